@@ -1,0 +1,61 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Real fields of nuclei for the demo and for the tests of accuracy; without them, others from a package are taken.
+DATA ?= ../shared/data/nuclei_fluorescence
+SOURCES := $(shell find pipeline flows -type f -not -name '*.pyc' 2>/dev/null)
+
+.PHONY: venv demo test quick lint bench faults corpus lock clean
+
+venv: .venv/installed
+
+# The lock first, then seamfree itself, not editable: what is tested is what is installed.
+.venv/ready: requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	touch $@
+
+.venv/installed: .venv/ready pyproject.toml README.md $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall .
+	touch $@
+
+demo: venv
+	$(BIN)/python tests/demo.py --data "$(DATA)" --output demo
+
+test: venv
+	$(BIN)/pytest
+
+quick: venv
+	$(BIN)/pytest -m "not slow"
+
+lint: venv
+	$(BIN)/ruff check pipeline flows tests
+	$(BIN)/ruff format --check pipeline flows tests
+	$(BIN)/mypy
+
+bench: venv
+	$(BIN)/python tests/benchmarks/throughput.py
+	$(BIN)/python tests/benchmarks/memory.py
+	$(BIN)/python tests/benchmarks/labels.py
+
+# Kills the driver, workers and servers, and runs again until done: `make faults TRIALS=25 SEED=7`. Some minutes for 25.
+TRIALS ?= 300
+faults: venv
+	$(BIN)/python -m tests.faults --trials $(TRIALS) $(if $(SEED),--seed $(SEED))
+
+# Bad input, and what a user is told of it.
+corpus: venv
+	$(BIN)/python -m tests.corpus.table
+
+# Resolves the ranges of pyproject.toml anew. torch stands first: with it, no other build of it is fetched.
+lock:
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet torch==2.13.0
+	.venv-lock/bin/python -m pip install --quiet ".[dev]" hatchling
+	.venv-lock/bin/python -m pip freeze --exclude seamfree | sed 's/+cpu$$//' > requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf .venv .venv-lock demo

@@ -1,0 +1,1 @@
+"""The Prefect flows of seamfree: the only place that knows Prefect."""

@@ -1,0 +1,54 @@
+"""How Prefect behaves when seamfree starts it: quiet, on the loopback interface, and silent towards the world."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from pipeline.errors import ClusterError
+
+__all__ = ["can_be_recorded", "named", "prepare_environment"]
+
+_DEFAULTS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    # The terminal shows seamfree's own progress; the server keeps the logs of flows and of the pipeline.
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "pipeline",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+    # A first start makes its database.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_CLI_PROMPT": "false",
+}
+
+
+def prepare_environment() -> None:
+    """Set Prefect's settings that the user has not set. Must come before Prefect is imported."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    ours = logging.getLogger("pipeline")
+    if ours.getEffectiveLevel() > logging.INFO:
+        ours.setLevel(logging.INFO)
+
+
+def named(error: Exception) -> Exception:
+    """Give an error of the server that records a run in seamfree's words; any other as it is."""
+    from httpx import HTTPError
+    from prefect.exceptions import PrefectException
+
+    # That its own server does not start, Prefect says with a plain error.
+    if isinstance(error, HTTPError | PrefectException) or "Prefect API server" in str(error):
+        kind = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+        return ClusterError(
+            f"Prefect's server cannot be reached ({kind}); what is done is kept: run again, or use --direct"
+        )
+    return error
+
+
+def can_be_recorded(name: str) -> bool:
+    """Say whether Prefect can send a name to its server: as UTF-8."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,50 @@
+"""How the command line reaches the flows: an entry point, so that the pipeline need not know them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flows.environment import can_be_recorded, named, prepare_environment
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.config import RunConfig
+    from pipeline.run import ImageReport
+
+__all__ = ["segment_with_prefect"]
+
+
+def segment_with_prefect(inputs: list[str], output: str, config: RunConfig, *, fresh: bool) -> list[ImageReport]:
+    """Segment images through the flow `segment_folder`.
+
+    On the server that ``PREFECT_API_URL`` names, else on one of Prefect's own that lives as long as the run, listens
+    on the loopback interface, and keeps its records in Prefect's home.
+
+    Parameters
+    ----------
+    inputs, output, config, fresh
+        As for `flows.segment.segment_folder`.
+
+    Returns
+    -------
+    list of ImageReport
+
+    Raises
+    ------
+    ConfigError
+        If a path cannot be recorded.
+    ClusterError
+        If Prefect's server cannot be reached.
+    """
+    for path in (*inputs, output):
+        if not can_be_recorded(path):
+            raise ConfigError(f"{path}: a name that is not UTF-8 cannot be recorded; rename it, or use --direct")
+    prepare_environment()
+    from flows.segment import segment_folder
+
+    try:
+        return segment_folder(inputs=inputs, output=output, config=config, fresh=fresh)
+    except Exception as error:
+        if (told := named(error)) is error:
+            raise
+        raise told from error

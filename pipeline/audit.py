@@ -1,0 +1,239 @@
+"""The seam audit: is a result what it would be without tiles? Some windows are computed again, all seams are counted.
+
+Windows decide: what they and the result disagree about is a fault. The statistics of objects at seams, against planes
+half a core away from them, decide nothing, for an image can be made of pieces that end where tiles do; where objects
+end at seams oftener than chance allows, those very objects are made again, and decide.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from pipeline.audit_jobs import check_spot, count_faces, face_jobs, profile_reach, recompute_window
+from pipeline.audit_windows import choose_core, nearest_seam
+from pipeline.errors import PlanError
+from pipeline.labels.components import AXES, linked_axes
+from pipeline.labels.seams import FaceCounts, chance_of
+from pipeline.models.facts import learn_facts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pipeline.geometry import Footprint
+    from pipeline.jobs import TileJob
+    from pipeline.planning import RunPlan
+
+__all__ = ["Mapper", "audit_result", "describe_faults", "describe_report", "learn_footprint", "noted_lists"]
+
+Report = dict[str, Any]
+
+LISTED = 100
+"""Entries of each list in a report; how many there are in all stands beside it."""
+
+SUSPICIOUS = 1e-6
+"""What is less likely than this at seams is looked at again."""
+
+SPOTS = 16
+"""Places that are."""
+
+
+class Mapper(Protocol):
+    """Runs so many jobs of one kind somewhere."""
+
+    def __call__(self, stage: str, job: TileJob, total: int, /) -> list[dict[str, Any]]:
+        """Give the jobs' records in the order of their indices."""
+        ...
+
+
+def audit_result(plan: RunPlan, run: Mapper, *, finished: bool, seed: int = 0) -> Report:
+    """Audit a result.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        The plan that it was made by.
+    run : Mapper
+        Runs the jobs.
+    finished : bool
+        Whether the result has its name; else it is the unfinished one.
+    seed : int
+        Chooses another sample of windows.
+
+    Returns
+    -------
+    dict
+        What JSON can hold: ``passed``, ``windows``, ``seams`` (None without objects), and ``faults``. Where a
+        function stands in the network's place, or the network is not local and the user insists, ``windows`` is None,
+        and ``passed`` is None unless a fault is found: objects are counted at seams only. It is None, too, where
+        objects end at seams oftener than by chance, and not one of those ends could be looked at.
+    """
+    windows, faults, total, undecided = None, [], 0, False
+    recomputable = plan.instances != "overlap" and plan.seams is None
+    if recomputable:
+        footprint = learn_footprint(plan)
+        recompute = partial(recompute_window, footprint=footprint, finished=finished, seed=seed)
+        records = run("audit windows", recompute, plan.audit_windows)
+        windows = _sum_up_windows(plan, records, footprint) | {"seed": seed}
+        faults = _faults(records)
+        total = windows["differing"] + windows["odd_scores"] + windows["odd_objects"]
+    seams = None
+    if plan.instances != "none":
+        counted = run("audit faces", partial(count_faces, finished=finished), face_jobs(plan))
+        seams = _sum_up_faces(plan, counted)
+        faults += _faults(counted)
+        total += seams["breaks"]
+        if seams["suspicious"] and recomputable:
+            places = sorted((spot for record in counted for spot in record["spots"]), key=lambda spot: -spot[0])
+            spots = [spot[1:] for spot in places[:SPOTS]]
+            check = partial(check_spot, footprint=footprint, finished=finished, spots=spots)
+            looked = run("audit spots", check, len(spots))
+            found = _sum_up_windows(plan, looked, footprint)
+            seams["spots"] = found | {"undecided": sum(not record["decided"] for record in looked)}
+            undecided = seams["spots"]["undecided"] == len(looked)
+            faults += _faults(looked)
+            total += found["differing"] + found["odd_scores"] + found["odd_objects"]
+    named = [{**fault, "seam": nearest_seam(plan, fault["at"])} for fault in faults]
+    named.sort(key=lambda fault: fault["seam"] or (0,))
+    return {
+        "passed": False if total else True if recomputable and not undecided else None,
+        "windows": windows,
+        "seams": seams,
+        "faults": {"total": total, "listed": named[:LISTED]},
+    }
+
+
+def learn_footprint(plan: RunPlan) -> Footprint:
+    """Give what a plan's network needs around a core: from the network, not from the plan.
+
+    Raises
+    ------
+    ModelError
+        If the model is gone, or cannot be loaded.
+    PlanError
+        If its network is not local: nothing can be said of its seams.
+    """
+    context = learn_facts(plan.model, factory=plan.factory, trust=plan.trust_model_code, use=plan.use).context
+    if context.footprint is None:
+        raise PlanError(f"{plan.model}: seams cannot be audited, for the network is not local: {context.reason}")
+    return context.footprint
+
+
+def _faults(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [fault for record in records for fault in [*record["faults"], *record.get("object_faults", ())]]
+
+
+def _sum_up_windows(plan: RunPlan, records: list[dict[str, Any]], footprint: Footprint) -> Report:
+    """Add up what was found in windows."""
+    core = choose_core(plan.label_shape[4 - plan.spatial_ndim :], footprint)
+    deviations = [record["deviation"] for record in records if record["deviation"] is not None]
+    sums = {name: sum(record[name] for record in records)
+            for name in ("pixels", "differing", "ties", "scores", "odd_scores", "objects", "odd_objects")}  # fmt: skip
+    return {
+        "number": len(records),
+        "core": list(core),
+        "window": list(footprint.window_shape(core)),
+        **sums,
+        "largest_difference_of_scores": max(deviations, default=None),
+    }
+
+
+def _sum_up_faces(plan: RunPlan, records: list[dict[str, Any]]) -> Report:
+    """Add up what was counted across faces, axis by axis."""
+    table, profile = [], {}
+    everywhere = {"seams": FaceCounts(), "halfway": FaceCounts()}
+    for axis in linked_axes(plan.spatial_ndim):
+        name = AXES[axis]
+        for where in everywhere:
+            counts = sum((FaceCounts(*record["counts"][f"{name} {where}"]) for record in records), FaceCounts())
+            everywhere[where] += counts
+            table.append({"axis": name, "where": where, **_rates(counts)})
+        if plan.label_shape[axis] <= plan.core[axis]:
+            continue
+        facing, boundary = np.sum([record["profile"][name] for record in records], axis=0)
+        reach = profile_reach(plan, axis)
+        profile[name] = {
+            "offset": list(range(1 - reach, reach)),
+            "straight": [round(float(part), 4) for part in boundary / np.maximum(facing, 1)],
+        }
+    chance = chance_of(everywhere["seams"], everywhere["halfway"])
+    return {
+        "table": table,
+        "profile": profile,
+        "chance": chance,
+        "suspicious": chance is not None and chance < SUSPICIOUS,
+        "breaks": sum(record["breaks"] for record in records),
+    }
+
+
+def _rates(counts: FaceCounts) -> Report:
+    """Give a row of the table: objects per 1000 pixels of plane, pixels of a section, and shares of what there is."""
+    return {
+        "pixels": counts.pixels,
+        "objects": counts.sections,
+        "density": round(1000 * counts.sections / max(2 * counts.pixels, 1), 4),
+        "size": round(counts.covered / max(counts.sections, 1), 3),
+        "straight": round(counts.boundary / max(counts.facing, 1), 6),
+        "ending": round(counts.ends / max(counts.sections, 1), 6),
+        "touching": counts.touching,
+    }
+
+
+def describe_faults(report: Report) -> str:
+    """Say in one line what is wrong: the first fault, where it is, and how many there are."""
+    listed = report["faults"]["listed"]
+    first = listed[0]
+    _, axis, seam = first["seam"] or (0, "", 0)
+    place = ", ".join(f"{letter} {at}" for letter, at in zip(AXES, first["at"], strict=True))
+    beside = f", nearest to the seam at {axis} {seam}" if axis else ""
+    what = {"class": "a class that differs", "score": "a score that differs", "object": "an object that differs"}
+    return f"{report['faults']['total']} faults, such as {what[first['what']]} at {place}{beside}"
+
+
+def describe_report(report: Report) -> str:
+    """Say in one line what was found."""
+    windows, seams = report["windows"], report["seams"]
+    if windows is None:
+        why = "nothing can be computed again as without tiles, for a function or a network that sees the whole image"
+        if seams is None or seams["chance"] is None:
+            return why
+        return f"{why}; as many objects end at seams as by chance in {seams['chance']:.1e} of all images"
+    ties = f", {windows['ties']} ties within rounding" if windows["ties"] else ""
+    text = f"{windows['number']} windows, {windows['pixels']:,} pixels: {windows['differing']} differ{ties}"
+    if windows["scores"]:
+        text += f", scores by at most {windows['largest_difference_of_scores']:.1e}"
+    if seams is None:
+        return text
+    text += f"; {windows['objects']:,} objects compared"
+    if seams["suspicious"]:
+        decided = seams["spots"]["number"] - seams["spots"]["undecided"]
+        text += f"; objects end at seams oftener than by chance ({seams['chance']:.1e}), and "
+        if decided:
+            text += f"{decided} places where they do are as without tiles: the image has edges there"
+        else:
+            text += "whether they do without tiles, too, could not be found out"
+    return text
+
+
+def noted_lists(plan: RunPlan, crossed: Mapping[str, Any]) -> Report:
+    """Give what was undecided while objects were made: places, some of them, and how many there are in all.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        The plan of an unfinished result, among whose notes are the ambiguous pairs of objects, if there are any.
+    crossed : mapping
+        What the stage ``cross`` has reported: the components that are too large to be parted.
+    """
+    ambiguous: Report = {"total": 0, "listed": []}
+    noted = plan.work / "ambiguous.json"
+    if noted.exists():
+        found = json.loads(noted.read_text(encoding="utf-8"))
+        ambiguous = {"total": found["ambiguous"], "listed": found["list"][:LISTED]}
+    return {
+        "ambiguous": ambiguous,
+        "too_large_to_part": {"total": crossed.get("too_large", 0), "listed": crossed.get("boxes", [])},
+    }

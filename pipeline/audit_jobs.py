@@ -1,0 +1,448 @@
+"""What the seam audit computes for one index. Runs on workers, as `pipeline.jobs` does, and changes nothing.
+
+What the plan says of tiles is what is audited, so nothing here relies on it: windows are placed and enlarged by what
+follows from the network alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.audit_windows import choose_core, draw_points, place_around, sample_boxes, samples_note
+from pipeline.bench import Bench, Unseen, bench_for
+from pipeline.geometry import Box, Margin, window_around
+from pipeline.images.intensity import Scaling
+from pipeline.jobs import read_scaled
+from pipeline.labels.components import AXES, edge_ids, linked_axes, of_classes
+from pipeline.labels.parting import LARGEST, part_core
+from pipeline.labels.seams import (
+    FaceCounts,
+    complete_components,
+    count_face,
+    longest_ends,
+    odd_pixels,
+    profile_face,
+)
+from pipeline.notes import load_arrays
+from pipeline.stores.publish import PROVENANCE, read_provenance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from pipeline.geometry import Footprint
+    from pipeline.planning import RunPlan
+
+__all__ = [
+    "FACE_JOBS",
+    "beyond_rounding",
+    "check_spot",
+    "compute_core",
+    "count_faces",
+    "face_jobs",
+    "measure_rounding",
+    "profile_reach",
+    "recompute_window",
+    "tolerance_of",
+]
+
+Record = dict[str, Any]
+Samples = list[tuple[Box, "NDArray[np.floating]"]]
+"""Boxes, TZYX, and the scores of their pixels: classes, then the spatial axes."""
+
+TOLERANCE = {"float64": 1e-12, "float32": 1e-6, "float16": 2e-3, "bfloat16": 2e-2}
+"""How much two scores may differ that the convolution library computes for windows of different shapes."""
+
+CUDA_FACTOR = 20
+"""On a GPU it has more kernels to choose from, some of which round more."""
+
+ROUNDING_FACTOR, MOST_ROUNDING = 4, 1e-3
+"""Where scores differ by more, so many times what two honest windows differ by there is allowed, up to a limit."""
+
+OBJECT_EDGES = {2: 512, 3: 96}
+"""Edge of the region around a point in which objects are found again, by number of spatial axes."""
+
+PROFILE = 16
+"""Planes before and after the faces of cores that are counted."""
+
+FACE_JOBS = 2048
+"""At most so many jobs count faces, each for several cores: what they report stays small however large the image."""
+
+LISTED = 4
+"""Places that one job names, of each kind."""
+
+
+class _FinishedBench(Bench):
+    """Open handles for a result that has its name: read only, nothing of the notes between stages is left."""
+
+    @cached_property
+    def scalings(self) -> dict[tuple[int, int], Scaling]:
+        noted = read_provenance(Path(self.plan.output))["intensity"]
+        return {(entry["time"], entry["channel"]): Scaling.from_note(entry) for entry in noted}
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.plan.output)
+
+    @property
+    def holes_are_guessed(self) -> bool:
+        return self.plan.fill_holes
+
+    def classes_in(self, box: Box) -> NDArray[np.uint8]:
+        plan = self.plan
+        classes = self.array("labels/semantic/0").read(box)
+        if not plan.fill_holes:
+            return classes
+        # Whether the background around a box is a hole can not be seen from inside; what is in objects was filled.
+        filled = (self.array("labels/instances/0").read(box) > 0) & ~of_classes(classes, plan.contact_classes)
+        return np.where(filled, np.uint8(plan.object_classes[0]), classes)
+
+
+@lru_cache(maxsize=1)
+def _finished(output: str, digest: str, written: int, plan: Unseen) -> Bench:  # noqa: ARG001 (the key)
+    return _FinishedBench(plan.plan)
+
+
+def _bench(plan: RunPlan, *, finished: bool) -> Bench:
+    if not finished:
+        return bench_for(plan)
+    written = (Path(plan.output) / PROVENANCE).stat().st_mtime_ns
+    return _finished(plan.output, plan.digest, written, Unseen(plan))
+
+
+def recompute_window(plan: RunPlan, index: int, *, footprint: Footprint, finished: bool, seed: int) -> Record:
+    """Run the network on one window that straddles a seam, and compare with what the result holds.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        The plan. Only the image, the model and where cores end are taken from it.
+    index : int
+        Of the window.
+    footprint : Footprint
+        What follows from the network, whatever the plan says; along its own axes.
+    finished : bool
+        Whether the result has its name.
+    seed : int
+        As for `draw_points`. Of these, the one is taken around which classes vary most: where all is background,
+        labels tell nothing.
+    """
+    bench = _bench(plan, finished=finished)
+    semantic = bench.array("labels/semantic/0")
+    points = draw_points(plan, index, seed)
+    cores = [_core_around(plan, point, footprint) for point in points]
+    varieties = [_variety(semantic.read(core.clip(plan.label_shape))) for core in cores]
+    place = varieties.index(max(varieties))
+    samples = [] if finished else _kept_samples(plan, f"{index}-{place}", points[place])
+    found = _compare_scores(bench, cores[place], footprint, samples)
+    return found | _compare_objects(bench, points[place], grow=False)
+
+
+def check_spot(plan: RunPlan, index: int, *, footprint: Footprint, finished: bool, spots: list[list[int]]) -> Record:
+    """Do the same around one place, and find its objects again in a region as large as their component needs.
+
+    Parameters
+    ----------
+    plan, footprint, finished
+        As for `recompute_window`.
+    index : int
+        Of the place.
+    spots : list of list of int
+        The places: pixels of the image, TZYX.
+    """
+    bench = _bench(plan, finished=finished)
+    core = _core_around(plan, spots[index], footprint)
+    return _compare_scores(bench, core, footprint, []) | _compare_objects(bench, spots[index], grow=True)
+
+
+def _core_around(plan: RunPlan, point: Sequence[int], footprint: Footprint) -> Box:
+    """Place what a window computes around a pixel; it may reach beyond the far end of the image."""
+    free = 4 - plan.spatial_ndim
+    edges = (1,) * free + choose_core(plan.label_shape[free:], footprint)
+    return place_around(point, edges, plan.label_shape, footprint.behind(free).step)
+
+
+def compute_core(bench: Bench, core: Box, footprint: Footprint) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
+    """Run the network so that it sees all that a core's pixels depend on, and give their classes and scores."""
+    free = 4 - bench.plan.spatial_ndim
+    window = window_around(core, footprint.behind(free))
+    classes, scores, _ = bench.predictor.predict(read_scaled(bench, window), scores=True)
+    assert scores is not None
+    crop = tuple(slice(start, start + edge) for start, edge in zip(footprint.inset, core.shape[free:], strict=True))
+    return classes[crop], scores[(slice(None), *crop)]
+
+
+def _compare_scores(bench: Bench, core: Box, footprint: Footprint, samples: Samples) -> Record:
+    """Compute one window, and compare its classes, and the scores where there are any."""
+    plan = bench.plan
+    free = 4 - plan.spatial_ndim
+    owned = core.clip(plan.label_shape)
+    inside = owned.relative_to(core.start).slices[free:]
+    wanted, scores = compute_core(bench, core, footprint)
+    wanted, scores = wanted[inside], scores[(slice(None), *inside)]
+    rounding = partial(measure_rounding, bench, core, footprint, scores)
+    held = bench.array("labels/semantic/0").read(owned).reshape(wanted.shape)
+    differ = wanted != held
+    held_scores = np.take_along_axis(scores, np.minimum(held, len(scores) - 1)[None].astype(np.intp), axis=0)[0]
+    lead = np.where(differ, scores.max(axis=0) - held_scores, 0)
+    wrong = beyond_rounding(lead, tolerance_of(plan), rounding)
+    faults = [_fault("class", owned, at, free) for at in np.argwhere(wrong)[:LISTED]]
+    compared, deviation, odd = 0, None, 0
+    for box, kept in [*_stored_scores(bench, owned), *samples]:
+        shared = box.intersect(owned)
+        part = shared.relative_to(owned.start).slices[free:]
+        theirs = kept[(slice(None), *shared.relative_to(box.start).slices[free:])]
+        apart = np.abs(theirs.astype(np.float64) - scores[(slice(None), *part)]).max(axis=0)
+        tolerance = tolerance_of(plan) + (float(np.finfo(kept.dtype).eps) / 2 if kept.dtype != scores.dtype else 0)
+        beyond = beyond_rounding(apart, tolerance, rounding)
+        compared += shared.size
+        deviation = max(deviation or 0.0, float(apart.max(initial=0)))
+        odd += int(np.count_nonzero(beyond))
+        faults += [_fault("score", shared, at, free) for at in np.argwhere(beyond)[:LISTED]]
+    return {
+        "pixels": owned.size,
+        "differing": int(np.count_nonzero(wrong)),
+        "ties": int(np.count_nonzero(differ & ~wrong)),
+        "scores": compared,
+        "deviation": deviation,
+        "odd_scores": odd,
+        "faults": faults,
+    }
+
+
+def tolerance_of(plan: RunPlan) -> float:
+    """Give how much two scores may differ, in the plan's precision on its device."""
+    return TOLERANCE[plan.precision] * (CUDA_FACTOR if plan.device == "cuda" else 1)
+
+
+def beyond_rounding(apart: NDArray[np.floating], tolerance: float, rounding: Callable[[], float]) -> NDArray[np.bool_]:
+    """Find where scores differ by more than rounding explains; how much that is, is measured where it matters."""
+    beyond: NDArray[np.bool_] = ~(apart <= tolerance)
+    if beyond.any():
+        beyond = ~(apart <= tolerance + rounding())
+    return beyond
+
+
+def measure_rounding(bench: Bench, core: Box, footprint: Footprint, scores: NDArray[np.floating]) -> float:
+    """Measure how much two windows of different shapes disagree here, both with all that the network looks at.
+
+    Intensities far beyond what the network knows make large numbers inside it, which round by more than is usual.
+    """
+    plan = bench.plan
+    free = 4 - plan.spatial_ndim
+    around = tuple(Margin(step, step) for step in footprint.step)
+    larger = core.grow((Margin(0, 0),) * free + around)
+    _, found = compute_core(bench, larger, footprint)
+    same = core.clip(plan.label_shape).relative_to(larger.start).slices[free:]
+    apart = float(np.abs(found[(slice(None), *same)].astype(np.float64) - scores).max(initial=0))
+    return min(ROUNDING_FACTOR * apart, MOST_ROUNDING)
+
+
+def _stored_scores(bench: Bench, owned: Box) -> Samples:
+    """Give the scores that a result holds, of a box."""
+    plan = bench.plan
+    if plan.probabilities == "none":
+        return []
+    kept = bench.array("probabilities/0").read(plan.image_box(owned, (0, len(plan.classes))))
+    return [(owned, kept.reshape(len(plan.classes), *owned.shape[4 - plan.spatial_ndim :]))]
+
+
+def _kept_samples(plan: RunPlan, name: str, point: Sequence[int]) -> Samples:
+    """Give the scores that tiles have kept around a place."""
+    return [(box, load_arrays(samples_note(plan, index))[name]) for index, box in sample_boxes(plan, point).items()]
+
+
+def _compare_objects(bench: Bench, point: Sequence[int], *, grow: bool) -> Record:
+    """Make the objects around a pixel anew, and compare those that are wholly there.
+
+    With `grow` the region is made larger until all of the pixel's component is in it, up to what is parted at all.
+    """
+    plan = bench.plan
+    record: Record = {"objects": 0, "odd_objects": 0, "decided": False, "object_faults": []}
+    if plan.instances == "none" or (bench.holes_are_guessed and (plan.instances, plan.border) == ("watershed", "drop")):
+        # Nobody knows any longer which holes those objects had that were left out, and that others were parted from.
+        return record
+    edge = OBJECT_EDGES[plan.spatial_ndim]
+    while True:
+        region = _region(plan, point, edge)
+        complete, opened, labels = _objects(bench, region)
+        record["decided"] = not opened[tuple(at - start for at, start in zip(point, region.start, strict=True))]
+        if record["decided"] or not grow or (2 * edge) ** plan.spatial_ndim > LARGEST:
+            break
+        edge *= 2
+    if bench.holes_are_guessed:
+        # Where a component has no object, nobody knows any longer whether it had holes.
+        known = np.unique(complete[labels > 0])
+        complete = np.where(np.isin(complete, known), complete, np.uint32(0))
+    odd = odd_pixels(complete, opened, labels, open_are_whole=plan.instances == "components")
+    record["objects"] = int(np.count_nonzero(np.unique(complete)))
+    record["odd_objects"] = len(odd)
+    record["object_faults"] = [{"what": "object", "at": at} for at in (odd[:LISTED] + np.array(region.start)).tolist()]
+    return record
+
+
+def _variety(classes: NDArray[np.uint8]) -> int:
+    """Count the pixels whose class is not that of the one before."""
+    return int(np.count_nonzero(np.diff(classes)))
+
+
+def _fault(what: str, owned: Box, at: NDArray[np.intp], free: int) -> Record:
+    """Name a fault by the pixel of the image, given its position along the spatial axes of a box."""
+    inside = [0] * free + at.tolist()
+    return {"what": what, "at": [start + offset for start, offset in zip(owned.start, inside, strict=True)]}
+
+
+def _region(plan: RunPlan, point: Sequence[int], edge: int) -> Box:
+    edges = (1,) * (4 - plan.spatial_ndim) + (edge,) * plan.spatial_ndim
+    return place_around(point, edges, plan.label_shape).clip(plan.label_shape)
+
+
+def _objects(bench: Bench, region: Box) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint32]]:
+    """Make the objects of a region anew, those that it holds wholly and the rest, and read those of the result."""
+    plan = bench.plan
+    labels = bench.array("labels/instances/0").read(region)
+    classes = bench.classes_in(region)
+    seeds = of_classes(classes, plan.object_classes)
+    if plan.instances == "components":
+        complete, opened = complete_components(seeds, region, plan.label_shape, plan.spatial_ndim, plan.minimum_size)
+        return _without_border(plan, complete, region), opened, labels
+    mask = seeds | of_classes(classes, plan.contact_classes)
+    parts = part_core(mask, seeds, region, plan.label_shape, plan.spatial_ndim, plan.parting)
+    return _without_border(plan, parts.objects, region), parts.open, labels
+
+
+def _without_border(plan: RunPlan, objects: NDArray[np.uint32], region: Box) -> NDArray[np.uint32]:
+    """Leave out the objects at the border of the image, where the plan does."""
+    if plan.border == "keep":
+        return objects
+    at_edge = edge_ids(objects, region, plan.label_shape, plan.spatial_ndim)
+    return np.where(np.isin(objects, at_edge), np.uint32(0), objects)
+
+
+def face_jobs(plan: RunPlan) -> int:
+    """Give how many jobs count the faces of all cores."""
+    return -(-len(plan.tiles) // -(-len(plan.tiles) // FACE_JOBS))
+
+
+def profile_reach(plan: RunPlan, axis: int) -> int:
+    """Give how far from the faces planes are counted along an axis."""
+    return max(1, min(PROFILE, plan.core[axis] // 2))
+
+
+def count_faces(plan: RunPlan, index: int, *, finished: bool) -> Record:
+    """Count what meets across the near faces of some cores, and across planes half a core away from them.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        The plan.
+    index : int
+        Below `face_jobs`.
+    finished : bool
+        As for `recompute_window`.
+    """
+    bench = _bench(plan, finished=finished)
+    together = -(-len(plan.tiles) // FACE_JOBS)
+    linked = linked_axes(plan.spatial_ndim)
+    counts = {(AXES[axis], where): FaceCounts() for axis in linked for where in ("seams", "halfway")}
+    profile = {AXES[axis]: np.zeros((2, 2 * profile_reach(plan, axis) - 1), dtype=np.int64) for axis in linked}
+    record: Record = {"pixels": 0, "breaks": 0, "faults": [], "spots": []}
+    for number in range(index * together, min((index + 1) * together, len(plan.tiles))):
+        owned = plan.tiles[number].owned
+        low = tuple(
+            max(0, start - profile_reach(plan, axis)) if axis in linked else start
+            for axis, start in enumerate(owned.start)
+        )
+        read = Box(low, owned.stop)
+        labels = bench.array("labels/instances/0").read(read)
+        record["pixels"] += owned.size
+        for axis in linked:
+            name, face, half = AXES[axis], owned.start[axis], owned.start[axis] + plan.core[axis] // 2
+            if half < owned.stop[axis] and half > face:
+                counts[name, "halfway"] += count_face(*_across(labels, read, owned, axis, half))
+            if face == 0:
+                continue
+            before, after = _across(labels, read, owned, axis, face)
+            counts[name, "seams"] += count_face(before, after)
+            _add_profile(profile[name], labels, read, owned, axis, profile_reach(plan, axis))
+            spots = [[size, *_in_image(at, owned, axis, face)] for size, at in longest_ends(before, after, LISTED)]
+            record["spots"] = sorted(record["spots"] + spots, key=lambda spot: -spot[0])[:LISTED]
+            _add_breaks(record, bench, owned, axis, face, before, after)
+    record["counts"] = {f"{name} {where}": astuple(found) for (name, where), found in counts.items()}
+    record["profile"] = {name: found.tolist() for name, found in profile.items()}
+    return record
+
+
+def _cut(read: Box, owned: Box, axis: int, start: int, stop: int) -> tuple[slice, ...]:
+    """Give the index, in what was read, of the slices of a core from `start` to `stop` along an axis."""
+    box = Box(
+        tuple(start if at == axis else low for at, low in enumerate(owned.start)),
+        tuple(stop if at == axis else high for at, high in enumerate(owned.stop)),
+    )
+    return box.relative_to(read.start).slices
+
+
+def _across(
+    labels: NDArray[np.uint32], read: Box, owned: Box, axis: int, at: int
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Give the slices on either side of a plane."""
+    return labels[_cut(read, owned, axis, at - 1, at)], labels[_cut(read, owned, axis, at, at + 1)]
+
+
+def _in_image(at: tuple[int, ...], owned: Box, axis: int, face: int) -> list[int]:
+    """Give the pixel of the image behind a face, from its position on the face."""
+    return [face if number == axis else start + at[number] for number, start in enumerate(owned.start)]
+
+
+def _add_profile(
+    profile: NDArray[np.int64], labels: NDArray[np.uint32], read: Box, owned: Box, axis: int, reach: int
+) -> None:
+    face = owned.start[axis]
+    slab = labels[_cut(read, owned, axis, face - reach, min(face + reach, owned.stop[axis]))]
+    found = np.array(profile_face(slab, axis))
+    profile[:, : found.shape[1]] += found
+
+
+def _add_breaks(
+    record: Record,
+    bench: Bench,
+    owned: Box,
+    axis: int,
+    face: int,
+    before: NDArray[np.uint32],
+    after: NDArray[np.uint32],
+) -> None:
+    """Find what cannot be on a face: two pixels of one component that are not alike, and objects outside of them."""
+    plan = bench.plan
+    if plan.instances not in ("components", "watershed"):
+        return
+    both = Box(
+        tuple(face - 1 if at == axis else low for at, low in enumerate(owned.start)),
+        tuple(face + 1 if at == axis else high for at, high in enumerate(owned.stop)),
+    )
+    parted = plan.instances == "watershed"
+    mask = of_classes(
+        bench.array("labels/semantic/0").read(both),
+        (*plan.object_classes, *(plan.contact_classes if parted else ())),
+    )
+    within = mask.all(axis=axis, keepdims=True)
+    wrong = np.zeros(within.shape, dtype=np.bool_)
+    if not parted:
+        wrong |= within & (before != after)
+    elif plan.border == "keep" and not plan.fill_holes:
+        # All pixels of a component are in objects, or none is.
+        wrong |= within & ((before > 0) != (after > 0))
+    if not plan.fill_holes:
+        wrong |= ((np.concatenate([before, after], axis=axis) > 0) & ~mask).any(axis=axis, keepdims=True)
+    broken = np.argwhere(wrong)
+    record["breaks"] += len(broken)
+    room = LISTED - len(record["faults"])
+    record["faults"] += [
+        {"what": "object", "at": _in_image(tuple(at), owned, axis, face)} for at in broken[: max(room, 0)].tolist()
+    ]

@@ -1,0 +1,187 @@
+"""Many images, one after the other on one cluster: a bad one never stops the others."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from pipeline.checking import check_settings
+from pipeline.engine.cluster import check_scheduler, connect, open_cluster
+from pipeline.errors import ConfigError, SeamfreeError, StoreError
+from pipeline.images.discover import InputImage, discover
+from pipeline.precision import settle_precision
+from pipeline.printing import without_secrets
+from pipeline.progress import ImageFinished, ImageStarted, tell
+from pipeline.run import ImageReport, claim, prepare, run_image
+from pipeline.site import choose_site
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pipeline.config import RunConfig
+    from pipeline.engine.executor import Executor
+    from pipeline.planning import Intent, RunPlan
+    from pipeline.site import Site
+
+__all__ = ["SUMMARY", "attempt", "failed", "open_batch", "segment", "skipped", "write_summary"]
+
+SUMMARY = "run-summary.json"
+
+log = logging.getLogger(__name__)
+
+
+def attempt(
+    config: RunConfig, image: InputImage, output: Path, intent: Intent, executor: Executor, *, fresh: bool
+) -> ImageReport:
+    """Segment one image, whatever happens to it.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The user's wishes.
+    image : InputImage
+        The input.
+    output : Path
+        Folder under which results go.
+    intent : Intent
+        The device and the memory at hand.
+    executor : Executor
+        Where jobs run.
+    fresh : bool
+        Whether to start over even if there is a result, finished or not.
+
+    Returns
+    -------
+    ImageReport
+        With the reason, if it failed.
+    """
+    began = perf_counter()
+    tell(ImageStarted(image.name))
+    try:
+        plan = prepare(config, image, output, intent)
+        with claim(plan, fresh=fresh) as reason:
+            if reason is None:
+                report = run_image(settle_precision(plan, executor), executor)
+            else:
+                report = skipped(image, plan, reason)
+    except Exception as error:
+        log.debug("%s failed", image.path, exc_info=True)
+        report = failed(image, error, perf_counter() - began)
+    tell(ImageFinished(image.name, report.status))
+    return report
+
+
+def failed(image: InputImage, error: Exception, seconds: float) -> ImageReport:
+    """Report on an image that failed, with a reason of one line."""
+    reason = without_secrets(" ".join(str(error).split()))
+    if not isinstance(error, SeamfreeError):
+        reason = f"unexpected {type(error).__name__}: {reason}; please report this, with the output of --debug"
+    return ImageReport(image.name, image.path, "failed", reason=reason, seconds=round(seconds, 3))
+
+
+def skipped(image: InputImage, plan: RunPlan, reason: str) -> ImageReport:
+    """Report on an image that has a finished result already."""
+    return ImageReport(image.name, image.path, "skipped", plan.output, reason)
+
+
+@contextmanager
+def open_batch(config: RunConfig, inputs: Sequence[str], output: Path) -> Iterator[tuple[list[InputImage], Site, str]]:
+    """Check everything that can be checked before work starts, then start the cluster.
+
+    Yields
+    ------
+    tuple
+        The images, the site, and the cluster's address.
+
+    Raises
+    ------
+    ConfigError, ModelError
+        If there are no images, two would share a result, the output cannot be used, there is no such model, or no
+        scheduler answers.
+    """
+    images = discover(inputs)
+    check_settings(config)
+    site = choose_site(config)
+    check_scheduler(site.cluster.scheduler)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{output}: cannot be used as output folder ({error.strerror or error})") from error
+    with open_cluster(site.cluster) as address:
+        yield images, site, address
+
+
+def segment(
+    inputs: Sequence[str | Path] | str | Path,
+    output: str | Path,
+    config: RunConfig | None = None,
+    *,
+    fresh: bool = False,
+) -> list[ImageReport]:
+    """Segment images without Prefect.
+
+    Parameters
+    ----------
+    inputs : str, Path or sequence of them
+        Images, folders, globs.
+    output : str or Path
+        Folder under which results go.
+    config : RunConfig, optional
+        Settings; the defaults where absent.
+    fresh : bool
+        Whether to start over even where there is a result.
+
+    Returns
+    -------
+    list of ImageReport
+        One for each image, also for those that failed; also written to ``run-summary.json``.
+
+    Raises
+    ------
+    ConfigError, ModelError
+        If no work can start at all.
+    """
+    from pipeline.config import RunConfig
+
+    given = [inputs] if isinstance(inputs, str | Path) else inputs
+    settings = config if config is not None else RunConfig()
+    folder = Path(output)
+    reports = []
+    with (
+        open_batch(settings, [str(path) for path in given], folder) as (images, site, address),
+        connect(address) as executor,
+    ):
+        for image in images:
+            reports.append(attempt(settings, image, folder, site.intent, executor, fresh=fresh))
+            write_summary(folder, reports)
+    return reports
+
+
+def write_summary(output: Path, reports: Sequence[ImageReport]) -> Path:
+    """Write ``run-summary.json``: one entry per input, whole at any moment.
+
+    Raises
+    ------
+    StoreError
+        If the disk refuses.
+    """
+    path = output / SUMMARY
+    counts = Counter(report.status for report in reports)
+    facts = {"counts": dict(sorted(counts.items())), "images": [asdict(report) for report in reports]}
+    beside = path.with_suffix(".tmp")
+    try:
+        # In ASCII: a name of a file that is not UTF-8 comes back as it was, and cannot be written otherwise.
+        beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="ascii")
+        beside.replace(path)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: the summary cannot be written ({error.strerror or error}); make room or give another folder with "
+            "-o, and run again: what is done is kept"
+        ) from error
+    return path

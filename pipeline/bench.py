@@ -1,0 +1,237 @@
+"""What a worker has open while it works on a plan: the image, the network, the result's arrays."""
+
+from __future__ import annotations
+
+import json
+import weakref
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.audit_windows import tile_samples
+from pipeline.detect import Detector, DetectorFunction, open_detector
+from pipeline.errors import ImageError, ModelError
+from pipeline.images.intensity import Scaling
+from pipeline.images.opening import open_image
+from pipeline.images.source import ImageSource
+from pipeline.labels.parting import Crossing
+from pipeline.models.context import exchangeable
+from pipeline.notes import load_arrays, load_labels
+from pipeline.stores.arrays import ResultArray
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pipeline.geometry import Box
+    from pipeline.models.architecture import UNetConfig
+    from pipeline.models.context import Stitching
+    from pipeline.models.network import NetworkFile, NetworkUse
+    from pipeline.models.predictor import Predictor
+    from pipeline.planning import RunPlan
+
+__all__ = ["Bench", "Unseen", "bench_for"]
+
+_KEPT_CORES = 8
+"""Classes of so many cores are kept: a byte for each of their pixels."""
+
+
+class Bench:
+    """Open handles for one plan, each opened when it is first needed.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        The plan.
+    """
+
+    def __init__(self, plan: RunPlan) -> None:
+        self.plan = plan
+        self._arrays: dict[str, ResultArray] = {}
+        self._cores: dict[int, NDArray[np.uint8]] = {}
+
+    @property
+    def folder(self) -> Path:
+        """Where the result's arrays lie."""
+        return self.plan.partial
+
+    @cached_property
+    def source(self) -> ImageSource:
+        """The input.
+
+        Raises
+        ------
+        ImageError
+            If it is not the image that the plan was made for.
+        """
+        source = open_image(self.plan.source.path, self.plan.series)
+        if source.info != self.plan.source:
+            source.close()
+            raise ImageError(f"{self.plan.source.path}: the file has changed since the run was planned; run again")
+        weakref.finalize(self, source.close)
+        return source
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The network, shared by all plans that use it."""
+        plan = self.plan
+        assert not isinstance(plan.network, DetectorFunction)  # plans for functions never get here
+        loading = _Loading(
+            plan.model, plan.weights_sha256, plan.network, plan.factory, plan.trust_model_code, plan.use,
+            plan.stitching, exchangeable(plan.footprint),
+        )  # fmt: skip
+        return _predictor(loading, _device(plan.device), plan.precision)
+
+    @cached_property
+    def detector(self) -> Detector:
+        """The function that takes the network's place.
+
+        Raises
+        ------
+        ModelError
+            If its code is not what the plan was made for.
+        """
+        assert isinstance(self.plan.network, DetectorFunction)  # nor plans for networks here
+        return open_detector(self.plan.network, self.plan.weights_sha256, _device(self.plan.device))
+
+    @cached_property
+    def scalings(self) -> dict[tuple[int, int], Scaling]:
+        """How intensities are scaled, by time point and channel."""
+        noted = json.loads((self.plan.work / "intensity.json").read_text())
+        return {(entry["time"], entry["channel"]): Scaling.from_note(entry) for entry in noted}
+
+    @cached_property
+    def crossing(self) -> Crossing:
+        """The components that cross from core to core."""
+        return Crossing(**load_arrays(self.plan.work / "crossing.npz"))
+
+    @cached_property
+    def batches(self) -> list[NDArray[np.int64]]:
+        """Their numbers, as they are parted together."""
+        return self.crossing.batches(self.plan.tiles)
+
+    @cached_property
+    def places(self) -> NDArray[np.int32]:
+        """The batch of each crossing component, from 0 on, and its place in there: shape (n, 2); -1 in no batch."""
+        places = np.full((self.crossing.first.size, 2), -1, dtype=np.int32)
+        for batch, numbers in enumerate(self.batches):
+            places[numbers - 1] = np.stack([np.full(numbers.size, batch), np.arange(numbers.size)], axis=1)
+        return places
+
+    @cached_property
+    def samples(self) -> dict[int, dict[str, Box]]:
+        """The parts of tiles whose scores the audit will want, by tile and by name."""
+        return tile_samples(self.plan)
+
+    def noted(self, name: str) -> NDArray[Any]:
+        """Map an array that an earlier stage has left."""
+        mapped: NDArray[Any] = np.load(self.plan.work / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        return mapped
+
+    def array(self, path: str) -> ResultArray:
+        """Give one of the result's arrays."""
+        if path not in self._arrays:
+            self._arrays[path] = ResultArray(self.folder, self.plan.array_specs[path])
+        return self._arrays[path]
+
+    def classes(self, index: int) -> NDArray[np.uint8]:
+        """Give the classes of a core of which objects are made: its semantic labels, with holes filled if wanted."""
+        owned = self.plan.tiles[index].owned
+        if self.plan.fill_holes:
+            return load_labels(self.plan.work / "filled" / f"{index}.blosc", owned.shape, np.uint8)
+        return self.array("labels/semantic/0").read(owned)
+
+    @property
+    def holes_are_guessed(self) -> bool:
+        """Whether nothing is left that says which holes were filled."""
+        return False
+
+    def classes_in(self, box: Box) -> NDArray[np.uint8]:
+        """Give `classes` of a box. The last few cores are kept: boxes that follow lie close together."""
+        tiles = self.plan.tiles
+        found = np.empty(box.shape, dtype=np.uint8)
+        for index in tiles.touching(box):
+            owned = tiles[index].owned
+            core = self._cores.pop(index, None)
+            self._cores[index] = core if core is not None else self.classes(index)
+            if len(self._cores) > _KEPT_CORES:
+                del self._cores[next(iter(self._cores))]
+            shared = box.intersect(owned)
+            found[shared.relative_to(box.start).slices] = self._cores[index][shared.relative_to(owned.start).slices]
+        return found
+
+    def read(self, box: Box) -> NDArray[np.generic]:
+        """Read a TCZYX region of the image: of its copy, where there is one."""
+        return self.array("0").read(box) if self.plan.copy_image else self.source.read(box)
+
+
+@lru_cache(maxsize=4)
+def _bench(output: str, digest: str, begun: int, plan: Unseen) -> Bench:  # noqa: ARG001 (the key)
+    return Bench(plan.plan)
+
+
+class Unseen:
+    """Carries a plan past a cache that must not look at it."""
+
+    def __init__(self, plan: RunPlan) -> None:
+        self.plan = plan
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Unseen)
+
+
+def bench_for(plan: RunPlan) -> Bench:
+    """Give this process' bench for a plan; kept for the few plans used last, and never from one run to the next."""
+    return _bench(plan.output, plan.digest, (plan.work / "plan.json").stat().st_mtime_ns, Unseen(plan))
+
+
+def _device(kind: str) -> str:
+    """Choose this process' device: the workers of one host share its GPUs evenly."""
+    if kind != "cuda":
+        return kind
+    import torch
+    from distributed import get_worker
+
+    try:
+        name: Any = get_worker().name
+    except ValueError:
+        name = 0
+    return f"cuda:{(name if isinstance(name, int) else 0) % max(torch.cuda.device_count(), 1)}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Loading:
+    """What a predictor is made of."""
+
+    model: str
+    sha256: str
+    design: UNetConfig | NetworkFile
+    factory: str | None
+    trust: bool
+    use: NetworkUse
+    stitching: Stitching | None
+    exchange: bool
+
+    def __hash__(self) -> int:
+        # A network's arguments may be lists, which have no hash.
+        return hash((self.model, self.sha256, self.factory, self.trust, self.use))
+
+
+@lru_cache(maxsize=1)
+def _predictor(loading: _Loading, device: str, precision: Any) -> Predictor:  # noqa: ANN401 (a Literal)
+    from pipeline.models.library import load_model
+    from pipeline.models.passes import symmetries
+    from pipeline.models.predictor import Predictor, limit_threads
+
+    limit_threads(1)
+    loaded = load_model(loading.model, factory=loading.factory, trust=loading.trust, use=loading.use)
+    if (loaded.card.weights.sha256, loaded.card.design) != (loading.sha256, loading.design):
+        raise ModelError(f"{loading.model}: the model has changed since the run was planned; run again")
+    averaged = symmetries(loaded.card.dims, exchange=loading.exchange) if loading.use.tta else ()
+    return Predictor(loaded, device, precision, loading.stitching, averaged)

@@ -1,0 +1,41 @@
+"""What is wrong with settings and model together, found once and before any work, not image by image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.choices import choose_classes, count_channels
+from pipeline.detect import check_detector
+from pipeline.errors import ConfigError
+from pipeline.models.facts import learn_facts
+from pipeline.models.library import check_weights
+from pipeline.package_check import check_package
+
+if TYPE_CHECKING:
+    from pipeline.config import RunConfig
+
+__all__ = ["check_settings"]
+
+
+def check_settings(config: RunConfig) -> None:
+    """Find out whether any image at all could be run with these settings.
+
+    Raises
+    ------
+    ConfigError
+        If settings contradict each other, or name what the model does not have.
+    ModelError
+        If there is no such model, it cannot be loaded, or its network does not give its own test output.
+    """
+    if check_detector(config):
+        return
+    facts = learn_facts(config.model, factory=config.factory, trust=config.trust_model_code, use=config.network_use)
+    card = facts.card
+    if card.network is None:
+        # A network of another kind has been loaded by now.
+        check_weights(config.model)
+    if config.factory is not None and (card.network is None or card.network.format != "factory"):
+        raise ConfigError(f"factory: the model {card.name!r} has a network of its own; leave out {config.factory!r}")
+    check_package(config.model, trust=config.trust_model_code)
+    count_channels(config, card)
+    choose_classes(config, card)

@@ -1,0 +1,83 @@
+"""Which of an image's channels and of a model's classes a run is about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.errors import ConfigError, PlanError
+
+if TYPE_CHECKING:
+    from pipeline.config import RunConfig
+    from pipeline.detect import DetectorCard
+    from pipeline.images.source import ImageInfo
+    from pipeline.models.card import ModelCard
+
+__all__ = ["choose_channels", "choose_classes", "count_channels"]
+
+_LISTED = 16
+"""Channels that a message lists at most."""
+
+
+def count_channels(config: RunConfig, card: ModelCard | DetectorCard) -> int:
+    """Give the number of channels that the model takes.
+
+    Raises
+    ------
+    ConfigError
+        If another number of them is chosen.
+    """
+    needed = len(card.channels)
+    if config.channels is not None and len(config.channels) != needed:
+        raise ConfigError(f"channels: {len(config.channels)} channel(s) chosen, the model {card.name!r} takes {needed}")
+    return needed
+
+
+def choose_channels(config: RunConfig, info: ImageInfo, card: ModelCard | DetectorCard) -> tuple[int, ...]:
+    """Find the image's channels that feed the model.
+
+    Raises
+    ------
+    ConfigError, PlanError
+        If it takes another number of them, or the image does not have them.
+    """
+    needed, present = count_channels(config, card), info.shape[1]
+    named = ", ".join(f"{number} ({name!r})" for number, name in enumerate(info.channel_names[:_LISTED]))
+    named += ", ..." if present > _LISTED else ""
+    if config.channels is None:
+        if needed != present:
+            raise PlanError(
+                f"{info.path}: the model {card.name!r} takes {needed} channel(s) and the image has {present}: {named}; "
+                "choose with --channel"
+            )
+        return tuple(range(present))
+    chosen = []
+    for wish in config.channels:
+        # A text is a name before it is a number: channels may well be named 488 or 1.
+        found = [number for number, name in enumerate(info.channel_names) if name == wish]
+        if not found and (isinstance(wish, int) or (wish.isdecimal() and len(wish) < 10)):
+            found = [int(wish)]
+        if len(found) > 1:
+            raise PlanError(
+                f"{info.path}: the channels {', '.join(map(str, found))} are all named {wish!r}; choose by number"
+            )
+        if not found or not 0 <= found[0] < present:
+            raise PlanError(f"{info.path}: there is no channel {wish!r}; the image has {named}")
+        chosen += found
+    return tuple(chosen)
+
+
+def choose_classes(config: RunConfig, card: ModelCard | DetectorCard) -> tuple[int, ...]:
+    """Find the numbers of the classes that objects are made of.
+
+    Raises
+    ------
+    ConfigError
+        If the model has no such class.
+    """
+    wanted = config.instances.classes or card.instances.classes
+    for name in wanted:
+        if name not in card.classes:
+            raise ConfigError(
+                f"instances.classes: the model {card.name!r} has no class {name!r}; it has {', '.join(card.classes)}"
+            )
+    return tuple(card.classes.index(name) for name in wanted)

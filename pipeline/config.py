@@ -1,0 +1,291 @@
+"""What a user wishes of a run: validated before any work starts, and never read again once the plan is made."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeline.errors import ConfigError
+from pipeline.models.network import NetworkUse
+from pipeline.models.plain_yaml import read_yaml
+from pipeline.printing import without_secrets
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+__all__ = [
+    "AuditConfig",
+    "ExecutionConfig",
+    "InstancesConfig",
+    "OutputConfig",
+    "RunConfig",
+    "load_config",
+    "make_config",
+]
+
+
+Whole = Annotated[int, Field(strict=True)]
+"""A whole number: neither a text that looks like one nor yes or no, which YAML knows, too."""
+
+Extent = Annotated[Whole, Field(ge=1, le=2**20)]
+"""Of an object, in pixels."""
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, and a key that nobody knows is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class InstancesConfig(Settings):
+    """How objects are made of the semantic labels."""
+
+    method: Literal["components", "watershed", "overlap", "none"] | None = Field(
+        default=None, description="How to tell objects apart; null takes what the model's card recommends."
+    )
+    classes: tuple[str, ...] | None = Field(
+        default=None, description="Classes whose pixels belong to objects; null takes what the model's card says."
+    )
+    minimum_size: Whole | None = Field(
+        default=None,
+        ge=0,
+        le=2**48,
+        description="Objects with fewer pixels are dropped, wherever a tile may have ended. Null drops none with the "
+        "method components where that is given, and else takes what the card recommends.",
+    )
+    depth: float | None = Field(
+        default=None,
+        strict=True,
+        ge=0,
+        description="How much farther from the background than the neck between them, in pixels, the middle of an "
+        "object must be for a watershed to part it from another one; null takes what the card recommends.",
+    )
+    fill_holes: bool = Field(
+        default=False, description="Whether background that touches a single component, and no edge, is part of it."
+    )
+    border: Literal["keep", "drop"] = Field(
+        default="keep", description="Whether objects at the image's edge, of which a part may be missing, are kept."
+    )
+    function: str | None = Field(
+        default=None,
+        description="For the method overlap: what finds objects in a window, in the network's place; module:function, "
+        "file.py:function, or an entry point of the group seamfree.detectors.",
+    )
+    diameter: Extent | tuple[Extent, ...] | None = Field(
+        default=None,
+        description="For the method overlap: the largest extent of an object in pixels, along each axis if several.",
+    )
+    dimensions: Literal[2, 3] = Field(
+        default=2, description="For the method overlap: whether the function takes planes or volumes."
+    )
+    intensity: Literal["percentile", "mean_std", "none"] = Field(
+        default="percentile",
+        description="For the method overlap: how intensities are scaled, by the whole image's statistics; percentile "
+        "makes the first 0 and the 99.8th 1.",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="For the method overlap: what else the function is called with, by name."
+    )
+
+    @model_validator(mode="after")
+    def _has_a_use(self) -> InstancesConfig:
+        """Refuse a depth where nothing is parted."""
+        if self.depth is not None and self.method not in (None, "watershed", "overlap"):
+            raise ValueError(
+                f"depth is for the method watershed, and the method is {self.method}; leave out one of them"
+            )
+        return self
+
+
+class OutputConfig(Settings):
+    """What is written."""
+
+    image: Literal["auto", "copy", "none"] = Field(
+        default="auto",
+        description="Whether the image pyramid is part of the result; auto copies all but OME-Zarr, which has one.",
+    )
+    probabilities: Literal["none", "float16", "float32", "float64"] = Field(
+        default="none", description="Whether, and as what type, the class probabilities are kept."
+    )
+    table: bool = Field(default=True, description="Whether objects are measured, and a table of them is written.")
+    chunk: Whole = Field(default=256, ge=16, le=2**16, description="Largest edge of a chunk in Y and X, in pixels.")
+
+
+class ExecutionConfig(Settings):
+    """Where the work is done. Changes nothing in the result."""
+
+    workers: Whole | None = Field(
+        default=None, ge=1, le=1024, description="Worker processes; null takes one per core or GPU."
+    )
+    scheduler: str | None = Field(
+        default=None, description="Address of a Dask scheduler; null starts workers here; 'serial' uses none."
+    )
+
+    @field_validator("scheduler")
+    @classmethod
+    def _keeps_no_secret(cls, value: str | None) -> str | None:
+        """Refuse a user and a password before the address is shown or recorded anywhere."""
+        if value is not None and ("@" in value or without_secrets(value) != value):
+            raise ValueError("an address has no user, password or token; Dask takes certificates, with tls://")
+        return value
+
+
+class AuditConfig(Settings):
+    """What is computed again before a result gets its name. Changes nothing in its arrays."""
+
+    windows: Whole | None = Field(
+        default=None,
+        ge=0,
+        le=100_000,
+        description="Windows on seams that are computed again and compared; null takes so many that they add a "
+        "fiftieth to the network's work, and 4 at least; 0 leaves the audit out.",
+    )
+
+
+class RunConfig(Settings):
+    """Everything that a run can be told."""
+
+    model: str = Field(default="nuclei-fluorescence", description="A bundled model's name or a model's folder.")
+    tile: Whole | None = Field(
+        default=None, ge=1, description="Edge of a core in pixels, rounded up to a legal one; null chooses."
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
+        default="float32",
+        description="Arithmetic of the network; auto measures, on tiles of each image, which is the fastest whose "
+        "labels are those of float32.",
+    )
+    precision_tolerance: float = Field(
+        default=1e-4, ge=0, le=1, description="For auto: share of pixels whose labels may differ from those of float32."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU where there is one.")
+    channels: tuple[Annotated[Whole, Field(ge=0)] | str, ...] | None = Field(
+        default=None, min_length=1, description="Channels of the image that feed the model, by number or name."
+    )
+    series: Whole | None = Field(default=None, ge=0, description="Which image of a file that holds several.")
+    identify: Literal["time", "content"] = Field(
+        default="time",
+        description="How an image is known again when a run is resumed: by size and time of modification, or by size "
+        "and a SHA-256 of all its bytes, which are read for that once more.",
+    )
+    factory: str | None = Field(
+        default=None,
+        description="package.module:function that makes the model's network, where its card says format: factory. "
+        "It is imported and called.",
+    )
+    trust_model_code: bool = Field(
+        default=False, description="Load model files that can run code, such as .pt2; only from who is trusted."
+    )
+    allow_nonlocal: bool = Field(
+        default=False,
+        description="Tile a network that sees the whole image, with much overlap: seams are possible, and noted.",
+    )
+    head: str | None = Field(
+        default=None, description="Which of the network's outputs, by name or number; null takes the card's."
+    )
+    fully_convolutional: bool = Field(
+        default=False, description="Let a classifier of patches slide over the image, as a network of convolutions."
+    )
+    resolution: Literal["network", "image"] = Field(
+        default="network",
+        description="For a network whose output is coarser than the image: network leaves it so, image computes it at "
+        "each of the image's pixels, by shift-and-stitch.",
+    )
+    tta: bool = Field(
+        default=False, description="Average the scores over mirrored and transposed windows: 8 passes in 2-D."
+    )
+    instances: InstancesConfig = InstancesConfig()
+    output: OutputConfig = OutputConfig()
+    audit: AuditConfig = AuditConfig()
+    execution: ExecutionConfig = ExecutionConfig()
+
+    @property
+    def network_use(self) -> NetworkUse:
+        """What is made of the network."""
+        return NetworkUse(
+            head=self.head, fully_convolutional=self.fully_convolutional, resolution=self.resolution, tta=self.tta
+        )
+
+
+def _complaint(found: ErrorDetails) -> str:
+    """Say what is wrong with a setting, in the words of who writes YAML."""
+    given = without_secrets(reprlib.repr(found["input"]))
+    if found["loc"][-1:] == ("scheduler",):
+        return found["msg"].removeprefix("Value error, ")
+    match found["type"]:
+        case "extra_forbidden":
+            section: type[BaseModel] = RunConfig
+            for part in found["loc"][:-1]:
+                section = type(section.model_fields[str(part)].default)
+            return f"there is no such setting; there are {', '.join(section.model_fields)}"
+        case "tuple_type":
+            listed = f", such as [{given}]" if isinstance(found["input"], str | int | float) else ""
+            return f"a list is wanted{listed.replace(chr(39), '')}, got {given}"
+        case "model_type" | "dict_type":
+            return f"a mapping of settings is wanted, got {given}"
+        case "missing":
+            return found["msg"]
+    return f"{found['msg'].removeprefix('Value error, ')}, got {given}"
+
+
+def _place(found: ErrorDetails) -> str:
+    """Give a setting's path as YAML has it, without what tells which of several types was tried."""
+    parts = [str(part) for part in found["loc"]]
+    return ".".join(part for at, part in enumerate(parts) if at == 0 or not _TRIED.search(part))
+
+
+_TRIED = re.compile(r"^(int|str|float|constrained-\w+|function-.*|tuple\[.*)$")
+"""How pydantic tells, in a path, which of several types a complaint is about."""
+
+
+def make_config(values: dict[str, Any], origin: str = "the configuration") -> RunConfig:
+    """Validate settings.
+
+    Parameters
+    ----------
+    values : dict
+        Settings by name, nested as in the YAML files.
+    origin : str
+        Where they came from, for the message.
+
+    Returns
+    -------
+    RunConfig
+
+    Raises
+    ------
+    ConfigError
+        If a key is unknown or a value not allowed; names the key's path and what is allowed.
+    """
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        by_place: dict[str, list[str]] = {}
+        for found in error.errors():
+            by_place.setdefault(_place(found), []).append(_complaint(found))
+        complaints = "; ".join(f"{place}: {' or '.join(texts)}" for place, texts in by_place.items())
+        raise ConfigError(f"{origin}: {complaints}") from error
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """Read settings from a YAML file, not yet validated, so that the command line can be laid over them.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, is not YAML, or is not a mapping.
+    """
+    try:
+        values = read_yaml(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: the configuration cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid YAML ({error})") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: a configuration is a mapping of settings, this is a {type(values).__name__}")
+    return values

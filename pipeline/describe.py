@@ -1,0 +1,87 @@
+"""What a result says of itself: OME-Zarr metadata of the image and the labels, from the plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.stores.metadata import (
+    Space,
+    relative_source,
+    write_image_group,
+    write_label_group,
+    write_labels_as_image,
+    write_labels_list,
+)
+
+if TYPE_CHECKING:
+    from pipeline.planning import RunPlan
+
+__all__ = ["describe"]
+
+
+def describe(plan: RunPlan, intensity: list[dict[str, Any]]) -> None:
+    """Write the OME-Zarr metadata of a result that is otherwise complete.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        The plan.
+    intensity : list of dict
+        What the statistics found, by time point and channel; tells how bright to show the image.
+    """
+    info = plan.source
+    present = [at for at, axis in enumerate("TCZYX") if axis in info.axes]
+    space = Space(
+        info.axes,
+        tuple(info.pixel_size[at] for at in present),
+        tuple(info.translation[at] for at in present),
+        tuple(info.units[at] for at in present),
+    )
+    here = [at for at, axis in enumerate("TZYX") if axis in info.axes]
+    labels = replace(
+        space.without_channels(),
+        scale=tuple(plan.label_spacing[at] for at in here),
+        translation=tuple(plan.label_translation[at] for at in here),
+    )
+    source: str | None = "../../"
+    if not plan.copy_image:
+        # Validators follow the path, so it leads to an OME-Zarr 0.5 or nowhere; the provenance names every input.
+        elsewhere = Path(info.path).absolute()
+        source = relative_source(Path(plan.output), elsewhere) if (elsewhere / "zarr.json").is_file() else None
+    names = []
+    for pyramid in plan.pyramids:
+        group, levels = plan.partial / pyramid.path, len(pyramid.levels)
+        if pyramid.path.startswith("labels/"):
+            name = pyramid.path.removeprefix("labels/")
+            names.append(name)
+            write_label_group(group, labels, name, levels, source, plan.classes if name == "semantic" else ())
+        elif pyramid.path == "probabilities":
+            axes = "".join(axis for axis in "TCZYX" if axis in pyramid.axes)
+            at = {axis: number for number, axis in enumerate(labels.axes)}
+            full = Space(
+                axes,
+                tuple(labels.scale[at[axis]] if axis in at else 1.0 for axis in axes),
+                tuple(labels.translation[at[axis]] if axis in at else 0.0 for axis in axes),
+                tuple(labels.units[at[axis]] if axis in at else None for axis in axes),
+            )
+            write_image_group(group, full, name=pyramid.path, levels=levels, channels=plan.classes,
+                              contrast=((0.0, 1.0, 0.0, 1.0),) * len(plan.classes))  # fmt: skip
+        else:
+            write_image_group(
+                group, space, Path(plan.name).name, levels, info.channel_names, _contrast(plan, intensity)
+            )
+    write_labels_list(plan.partial / "labels", names)
+    if not plan.copy_image:
+        write_labels_as_image(plan.partial, labels, Path(plan.name).name, len(plan.pyramids[0].levels))
+
+
+def _contrast(plan: RunPlan, intensity: list[dict[str, Any]]) -> tuple[tuple[float, float, float, float], ...]:
+    """Give, per channel, the limits of the type, and what to show as black and white: of the first time point."""
+    dtype = np.dtype(plan.source.dtype)
+    limits = (0.0, 1.0) if dtype.kind == "f" else (float(np.iinfo(dtype).min), float(np.iinfo(dtype).max))
+    shown = {entry["channel"]: tuple(entry["percentiles"].values()) for entry in reversed(intensity)}
+    return tuple((*limits, *shown.get(channel, limits)) for channel in range(plan.source.shape[1]))

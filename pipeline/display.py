@@ -1,0 +1,99 @@
+"""What the terminal shows: progress while a run goes on, and a table at its end."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.printing import printable
+from pipeline.progress import Event, ImageFinished, ImageStarted, JobDone, StageStarted, listening
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rich.console import Console
+    from rich.progress import Task, TaskID
+
+    from pipeline.run import ImageReport
+
+__all__ = ["report_table", "show_progress"]
+
+STATUS_STYLES = {"done": "green", "skipped": "cyan", "failed": "red"}
+
+
+class _RateColumn(ProgressColumn):
+    """Megapixels per second of the running stage."""
+
+    def render(self, task: Task) -> Text:
+        pixels, elapsed = task.fields.get("pixels", 0), task.elapsed
+        return Text(f"{pixels / elapsed / 1e6:.2f} Mpx/s" if pixels and elapsed else "", style="cyan")
+
+
+@contextmanager
+def show_progress(console: Console, images: int) -> Iterator[None]:
+    """Show bars for images and for the jobs of the running stage, with rate and time left.
+
+    Parameters
+    ----------
+    console : Console
+        Where to; nothing moves where it is no terminal.
+    images : int
+        How many there are; 0 for work that is not about images.
+    """
+    progress = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        _RateColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    overall = progress.add_task("images", total=images, visible=images > 0)
+    stage: list[TaskID] = []
+
+    def listen(event: Event) -> None:
+        match event:
+            case ImageStarted(name):
+                progress.update(overall, description=escape(printable(name)))
+            case StageStarted(_, name, total, done):
+                for task in stage:
+                    progress.remove_task(task)
+                stage[:] = [progress.add_task(f"  {name}", total=total, completed=done, pixels=0)]
+            case JobDone(_, _, pixels):
+                for task in stage:
+                    so_far = progress.tasks[progress.task_ids.index(task)].fields["pixels"]
+                    progress.update(task, advance=1, pixels=so_far + pixels)
+            case ImageFinished(name, status):
+                progress.advance(overall)
+                style = STATUS_STYLES.get(status, "white")
+                progress.console.print(f"[{style}]{status:>8}[/] {escape(printable(name))}")
+
+    with progress, listening(listen):
+        yield
+
+
+def report_table(reports: Sequence[ImageReport]) -> Table:
+    """Give a table of what became of each image."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("image", overflow="fold")
+    table.add_column("status")
+    table.add_column("objects", justify="right")
+    table.add_column("seconds", justify="right")
+    table.add_column("result, or reason", overflow="fold")
+    for report in reports:
+        table.add_row(
+            escape(printable(report.name)),
+            Text(report.status, style=STATUS_STYLES.get(report.status, "white")),
+            "" if report.objects is None else f"{report.objects:,}",
+            f"{report.seconds:.1f}",
+            escape(printable(report.reason or report.result or "")),
+        )
+    return table

@@ -1,0 +1,1 @@
+"""Runs jobs on Dask workers and remembers which are done."""

@@ -1,0 +1,196 @@
+"""Where jobs run: a local Dask cluster, an existing one, or this process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from pipeline.engine.executor import DaskExecutor, Executor, SerialExecutor
+from pipeline.engine.workers import START_METHOD, WORKER_ENVIRONMENT, prepare_workers
+from pipeline.errors import ConfigError
+
+__all__ = ["ClusterSpec", "check_scheduler", "connect", "open_cluster"]
+
+SERIAL = "serial"
+"""The address that means: no cluster, one job after the other in this process."""
+
+_ADDRESS = re.compile(r"(?:(?P<protocol>[a-z][a-z0-9+.-]*)://)?(?P<host>\[[^\[\]]+\]|[^\s/:\[\]]+):(?P<port>\d+)/?")
+"""How the address of a scheduler is written."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSpec:
+    """The cluster that a run wants.
+
+    Parameters
+    ----------
+    workers : int
+        Worker processes of a local cluster.
+    threads : int
+        Threads per worker process: 1 on a CPU, several around one forward pass at a time on a GPU.
+    scheduler : str, optional
+        Address of an existing Dask scheduler, or ``"serial"`` for none at all. A local cluster where absent.
+    preload : tuple of str
+        Modules that the jobs need; see `prepare_workers`.
+    """
+
+    workers: int
+    threads: int = 1
+    scheduler: str | None = None
+    preload: tuple[str, ...] = ()
+
+    @classmethod
+    def for_machine(
+        cls, workers: int | None, scheduler: str | None, gpus: int, preload: tuple[str, ...] = ()
+    ) -> ClusterSpec:
+        """Choose for this machine: one process per GPU where there are any, else one per core.
+
+        Several threads read and write around a GPU's forward pass; on a CPU each process has one thread, and
+        one thread inside torch, so that the result does not depend on the machine's load.
+        """
+        if workers is not None and workers < 1:
+            raise ConfigError(f"{workers} workers cannot do anything; give 1 or more")
+        if gpus:
+            return cls(workers=workers or gpus, threads=4, scheduler=scheduler, preload=preload)
+        cores = len(os.sched_getaffinity(0))
+        return cls(workers=workers or cores, threads=1, scheduler=scheduler, preload=preload)
+
+
+@contextmanager
+def open_cluster(spec: ClusterSpec) -> Iterator[str]:
+    """Start the cluster, or find the existing one, and give its address.
+
+    A local cluster listens on the loopback interface only, and takes encrypted connections from those alone that have
+    the certificate of this run, which is made for it and lies in no file.
+    """
+    if spec.scheduler is not None:
+        yield spec.scheduler
+        return
+    prepare_workers(spec.preload)
+    import dask
+    from distributed import LocalCluster
+
+    from pipeline.engine.nanny import SteadyNanny
+    from pipeline.engine.secrecy import certificates, private_folder
+
+    settings: dict[str, object] = {
+        "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
+        "distributed.worker.multiprocessing-method": START_METHOD,
+        # Sampling every 10 ms costs a twentieth of the time, and nobody looks at it.
+        "distributed.worker.profile.enabled": False,
+        # A worker that is full of pixels is at the size it was planned for: spilling or pausing would only slow it.
+        "distributed.worker.memory.target": False,
+        "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.pause": False,
+        # The executor counts the deaths that a job may have caused, and tells them.
+        "distributed.scheduler.allowed-failures": 0,
+        "distributed.admin.large-graph-warning-threshold": "1GB",
+        # Each entry keeps a plan alive: a thousand of them cost the scheduler 35 MiB.
+        "distributed.admin.low-level-log-length": 50,
+        **certificates(),
+    }
+    with (
+        dask.config.set(settings),
+        LocalCluster(
+            n_workers=spec.workers,
+            threads_per_worker=spec.threads,
+            worker_class=SteadyNanny,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",
+            protocol="tls://",
+            local_directory=private_folder(),
+            # What goes wrong in a job reaches the driver with the job; the rest is noise of closing connections.
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+    ):
+        log.info(
+            "%d workers, scheduler at %s, its status at %s: all listen on the loopback interface of this machine only",
+            spec.workers, cluster.scheduler_address, cluster.dashboard_link,
+        )  # fmt: skip
+        yield cluster.scheduler_address
+
+
+def _no_scheduler(address: str, why: str) -> ConfigError:
+    return ConfigError(f"no Dask scheduler answers at {address!r} ({why}); check --scheduler")
+
+
+def check_scheduler(address: str | None) -> None:
+    """Refuse an address where nothing can answer. Dask's client takes a minute for that, and does not end well.
+
+    Parameters
+    ----------
+    address : str, optional
+        As in `ClusterSpec`.
+
+    Raises
+    ------
+    ConfigError
+        If it is no address, or nothing listens there.
+    """
+    if address is None or address == SERIAL:
+        return
+    parts = _ADDRESS.fullmatch(address)
+    if parts is None or int(parts["port"]) > 65535:
+        raise _no_scheduler(address, "not of the form HOST:PORT or PROTOCOL://HOST:PORT")
+    if parts["protocol"] not in (None, "tcp", "tls", "ws", "wss"):
+        return
+    context = _client_context(address) if parts["protocol"] in ("tls", "wss") else None
+    try:
+        with socket.create_connection((parts["host"].strip("[]"), int(parts["port"])), timeout=5) as plain:
+            if context is not None:
+                with context.wrap_socket(plain) as encrypted:
+                    # Whether our certificate is taken shows when the other side speaks, as a scheduler does at once.
+                    encrypted.recv(1)
+    except (OSError, OverflowError) as error:
+        raise _no_scheduler(address, getattr(error, "strerror", None) or str(error)) from error
+
+
+def _client_context(address: str) -> ssl.SSLContext:
+    """Give what Dask's own configuration says of certificates, for a client.
+
+    Raises
+    ------
+    ConfigError
+        If it says nothing, or a file cannot be read.
+    """
+    from distributed.security import Security
+
+    where = "distributed.comm.tls.ca-file, client.cert and client.key in Dask's configuration"
+    try:
+        context: ssl.SSLContext | None = Security().get_connection_args("client")["ssl_context"]
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{address}: the certificates cannot be used ({error}); check {where}") from error
+    if context is None:
+        raise ConfigError(f"{address}: needs certificates; name their files under {where}")
+    return context
+
+
+@contextmanager
+def connect(address: str) -> Iterator[Executor]:
+    """Give an executor on the cluster at `address`.
+
+    Raises
+    ------
+    ConfigError
+        If no scheduler answers there.
+    """
+    if address == SERIAL:
+        yield SerialExecutor()
+        return
+    check_scheduler(address)
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout="30s", set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise _no_scheduler(address, getattr(error, "strerror", None) or str(error)) from error
+    with client:
+        yield DaskExecutor(client)

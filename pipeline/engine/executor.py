@@ -1,0 +1,195 @@
+"""Many jobs, one contract: serially in this process, or on a Dask cluster with a bounded number in flight.
+
+A job is a module-level function of a plan and an index. Only these two travel to a worker and only a small record
+comes back; pixels go through the stores.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any, Protocol, TypeVar
+
+from pipeline.errors import ClusterError, SeamfreeError, TileError, TileMemoryError, WorkersKilledError
+
+__all__ = ["DaskExecutor", "Executor", "Job", "SerialExecutor"]
+
+Plan = TypeVar("Plan", contravariant=True)
+Record = TypeVar("Record", covariant=True)
+
+
+MOST_DEATHS = 3
+"""So many workers a job may kill, the last of them while nothing else runs, before it is given up."""
+
+_LOST = "the Dask scheduler is gone; what is done is kept: run again when it is back"
+
+log = logging.getLogger(__name__)
+
+
+class Job(Protocol[Plan, Record]):
+    """What is done for one index of a stage: a module-level function, so that it can be sent to a worker."""
+
+    def __call__(self, plan: Plan, index: int, /) -> Record:
+        """Do the job and report on it."""
+        ...
+
+
+class Executor(Protocol):
+    """Runs jobs somewhere."""
+
+    def map(self, stage: str, job: Job[Any, Any], plan: Any, indices: Iterable[int]) -> Iterator[tuple[int, Any]]:  # noqa: ANN401
+        """Run `job` for each index and yield ``(index, record)`` in the order of completion.
+
+        Raises
+        ------
+        TileError
+            If a job fails with anything but an error of seamfree's own; those come through as they are.
+        """
+        ...
+
+
+def _attempt(stage: str, job: Job[Any, Any], plan: Any, index: int) -> Any:  # noqa: ANN401
+    """Run one job; whatever goes wrong carries the stage and the index."""
+    try:
+        return job(plan, index)
+    except SeamfreeError as error:
+        # What reads and decodes takes anything for the file's fault.
+        if error.__cause__ is not None and _is_out_of_memory(error.__cause__):
+            raise TileMemoryError(stage, index, _in_one_line(error.__cause__)) from error
+        raise
+    except Exception as error:
+        kind = TileMemoryError if _is_out_of_memory(error) else TileError
+        raise kind(stage, index, _in_one_line(error)) from error
+
+
+def _attempt_on_worker(stage: str, job: Job[Any, Any], plan: Any, index: int) -> Any:  # noqa: ANN401
+    """Run one job in a worker process, and end the process if it has lost its GPU: only another one gets it back."""
+    try:
+        return _attempt(stage, job, plan, index)
+    except TileError as error:
+        if not isinstance(error, TileMemoryError) and "CUDA error" in error.cause:
+            os._exit(1)
+        raise
+
+
+def _in_one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Say whether memory was short: NumPy's error, torch's for a GPU, or the plain one of its allocator for a CPU."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return bool(kinds & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
+
+
+class SerialExecutor:
+    """Runs one job after the other in this process: the same contract without a cluster."""
+
+    def map(self, stage: str, job: Job[Any, Any], plan: Any, indices: Iterable[int]) -> Iterator[tuple[int, Any]]:  # noqa: ANN401
+        """Run `job` for each index, in order; see `Executor.map`."""
+        for index in indices:
+            yield index, _attempt(stage, job, plan, index)
+
+
+class DaskExecutor:
+    """Runs jobs on the workers of a Dask cluster.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        A connected client.
+    ahead : int, optional
+        Jobs in flight per worker thread. Two keep a worker busy while its next job is on the way; a bounded
+        number keeps the scheduler small however many tiles an image has.
+    """
+
+    def __init__(self, client: Any, ahead: int = 2) -> None:  # noqa: ANN401 (distributed is untyped)
+        self.client = client
+        self.ahead = ahead
+
+    def map(self, stage: str, job: Job[Any, Any], plan: Any, indices: Iterable[int]) -> Iterator[tuple[int, Any]]:  # noqa: ANN401
+        """Run `job` for each index on the cluster; see `Executor.map`."""
+        from distributed import as_completed
+
+        try:
+            most = max(1, sum(self.client.nthreads().values()) * self.ahead)
+        except (OSError, TimeoutError) as error:
+            raise ClusterError(_LOST) from error
+        waiting, alone, lonely = iter(indices), deque[int](), -1
+        flying: dict[Any, int] = {}
+        deaths = Counter[int]()
+        completed = as_completed(loop=self.client.loop)
+
+        def submit(index: int) -> None:
+            future = self.client.submit(_attempt_on_worker, stage, job, plan, index, pure=False, retries=0)
+            flying[future] = index
+            completed.add(future)
+
+        try:
+            for index in islice(waiting, most):
+                submit(index)
+            while flying:
+                future = next(completed)
+                index = flying.pop(future)
+                outcome = _outcome(future, stage, index)
+                future.release()
+                if isinstance(outcome, _Trouble):
+                    deaths[index] += outcome.deaths
+                    if index == lonely and (deaths[index] >= MOST_DEATHS or not outcome.deaths):
+                        raise _given_up(outcome, deaths[index])
+                    log.warning("%s; it is done again", outcome.error)
+                    # A worker takes with it what was queued there, too. Whoever is suspected twice runs once more while
+                    # nothing else does, and so does what found too little memory.
+                    if outcome.deaths and deaths[index] < MOST_DEATHS - 1:
+                        waiting = chain([index], waiting)
+                    else:
+                        alone.append(index)
+                for following in islice(waiting, 1):
+                    submit(following)
+                if alone and not flying:
+                    lonely = alone.popleft()
+                    submit(lonely)
+                if not isinstance(outcome, _Trouble):
+                    yield index, outcome
+        finally:
+            if flying:
+                self.client.cancel(list(flying))
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """What kept a job from being done that may be done yet: the death of workers, or none but too little memory."""
+
+    error: TileError
+    deaths: int = 0
+
+
+def _outcome(future: Any, stage: str, index: int) -> Any:  # noqa: ANN401 (distributed is untyped; a record, or trouble)
+    """Give what a job reported, or what kept it from being done; raise what cannot be helped."""
+    from distributed import CancelledError
+    from distributed.scheduler import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        # A cluster of others may have tried it several times already.
+        return _Trouble(TileError(stage, index, "a worker died that had it"), int(error.allowed_failures) + 1)
+    except TileMemoryError as error:
+        return _Trouble(error)
+    except CancelledError as error:
+        raise ClusterError(_LOST) from error
+
+
+def _given_up(trouble: _Trouble, deaths: int) -> TileError:
+    """Give the error of a job that has been tried often enough."""
+    error = trouble.error
+    if not trouble.deaths:
+        return error
+    return WorkersKilledError(
+        error.stage, error.index, f"{deaths} workers died of it, the last while nothing else ran; most often memory is "
+        "too short: use a smaller --tile or fewer --workers"
+    )  # fmt: skip

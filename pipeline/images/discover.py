@@ -1,0 +1,161 @@
+"""From what a user names to a list of images: files, folders, globs."""
+
+from __future__ import annotations
+
+import glob
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import ConfigError, ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+__all__ = ["InputImage", "check_name", "discover", "result_name"]
+
+_SUFFIXES = (
+    ".ome.tiff", ".ome.tif", ".ome.btf", ".ome.tf8", ".ome.tf2", ".ome.zarr", ".tiff", ".tif", ".btf", ".tf8", ".tf2",
+    ".zarr",
+)  # fmt: skip
+"""Of images; the longer ones first, so that the whole suffix goes from a name."""
+
+_LONGEST_NAME = 255
+"""Bytes of a name in a folder, as all file systems in use have it."""
+
+_LONGEST_SHOWN = 400
+"""Characters of a name that a message repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputImage:
+    """One image to be segmented.
+
+    Parameters
+    ----------
+    path : str
+        Where it lies.
+    name : str
+        Its result's name: the path below the output folder, with ``/`` and without suffix.
+    """
+
+    path: str
+    name: str
+
+
+def result_name(name: str) -> str:
+    """Take the image suffix from a file name; a name without a known one loses its last suffix, if any."""
+    for suffix in _SUFFIXES:
+        if name.lower().endswith(suffix) and len(name) > len(suffix):
+            return name[: -len(suffix)]
+    return Path(name).stem
+
+
+def check_name(image: InputImage) -> None:
+    """Refuse an image whose result would have a name that no file system takes.
+
+    Raises
+    ------
+    ImageError
+        If a part of it is too long.
+    """
+    longest = _LONGEST_NAME - len(".ome.zarr.partial.tmp")
+    for part in image.name.split("/"):
+        if (length := len(os.fsencode(part))) > longest:
+            raise ImageError(
+                f"{image.path}: a result named after it would have a name of {length} bytes and more; the most are "
+                f"{longest}; rename it"
+            )
+
+
+def _is_image_name(name: str) -> bool:
+    return name.lower().endswith(_SUFFIXES)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Give the images below a folder, in the order of their names; a Zarr is one image, hidden names are none."""
+    seen: set[tuple[int, int]] = set()
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        # Not `Path.is_dir`, which fails for a link that leads to itself.
+        is_folder = os.path.isdir(here)  # noqa: PTH112
+        if here is not folder and here.name.lower().endswith(".zarr"):
+            if is_folder and not os.path.lexists(here / "seamfree.json"):
+                yield here
+        elif is_folder:
+            waiting += reversed(_children(here, seen))
+        elif _is_image_name(here.name):
+            yield here
+
+
+def _children(folder: Path, seen: set[tuple[int, int]]) -> list[Path]:
+    """Give what lies in a folder and may be or hold an image, by name; nothing where it has been seen before."""
+    try:
+        stat = folder.stat()
+        if (stat.st_dev, stat.st_ino) in seen:  # a symbolic link back to where we are
+            return []
+        seen.add((stat.st_dev, stat.st_ino))
+        children = sorted(folder.iterdir())
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: this folder cannot be searched for images ({error.strerror or error}); make it readable, or "
+            "name the images one by one"
+        ) from error
+    return [path for path in children if not path.name.startswith(".") and not path.name.endswith(".partial")]
+
+
+def discover(inputs: Sequence[str]) -> list[InputImage]:
+    """Find the images that the inputs name.
+
+    Parameters
+    ----------
+    inputs : sequence of str
+        Files, folders (searched in depth; a folder ending in ``.zarr`` is one image), or globs. Results of former
+        runs, hidden files and unfinished ones are left out of folders.
+
+    Returns
+    -------
+    list of InputImage
+        In the order of the inputs, and of the names within a folder.
+
+    Raises
+    ------
+    ConfigError
+        If an input does not exist or holds no image, or two images would share a result.
+    """
+    found: list[InputImage] = []
+    for given in inputs:
+        path = Path(given)
+        shown = given if len(given) < _LONGEST_SHOWN else f"{given[:_LONGEST_SHOWN]}..."
+        # Not `Path.is_dir`, which fails for names that no file can have.
+        if os.path.isdir(path) and not path.name.lower().endswith(".zarr"):  # noqa: PTH112
+            images = [
+                InputImage(str(image), (image.parent.relative_to(path) / result_name(image.name)).as_posix())
+                for image in _walk(path)
+            ]
+            if not images:
+                raise ConfigError(f"{shown}: no images in this folder (looked for {', '.join(_SUFFIXES)})")
+        elif os.path.lexists(path):
+            images = [InputImage(str(path), result_name(path.absolute().name))]
+        elif glob.has_magic(given):
+            images = [
+                InputImage(str(match), result_name(match.name))
+                for match in map(Path, sorted(glob.glob(given, recursive=True)))  # noqa: PTH207 (it may be absolute)
+                if _is_image_name(match.name)
+            ]
+            if not images:
+                raise ConfigError(f"{shown}: no image matches")
+        else:
+            raise ConfigError(f"{shown}: no such file or folder")
+        found.extend(images)
+    by_name: dict[str, InputImage] = {}
+    for image in found:
+        other = by_name.setdefault(image.name, image)
+        if other.path != image.path:
+            raise ConfigError(
+                f"{other.path} and {image.path} would share the result {image.name}.ome.zarr; rename one or run them "
+                "apart"
+            )
+    return list(by_name.values())

@@ -1,0 +1,416 @@
+"""TIFF, BigTIFF, OME-TIFF and ImageJ hyperstacks, through tifffile, region by region."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+from stat import S_ISREG
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+import zarr
+
+from pipeline.errors import ImageError
+from pipeline.images.source import AXES, ImageInfo
+from pipeline.images.tiff_metadata import (
+    check_agreement,
+    check_files,
+    check_xml,
+    images_described,
+    lost_planes,
+    names_of_files,
+    read_metadata,
+)
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from pipeline.geometry import Box
+
+__all__ = ["TiffSource"]
+
+_IFD_TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+"""Bytes of one value of each TIFF data type."""
+
+_MAGIC = {
+    b"\x89PNG": "a PNG", b"\xff\xd8\xff": "a JPEG", b"\x89HDF": "an HDF5 file", b"GIF8": "a GIF", b"BM": "a BMP",
+    b"PK\x03\x04": "a ZIP archive", b"\xda\xce\xbe\x0a": "an ND2", b"\0\0\0\x0cjP  ": "a JPEG 2000",
+}  # fmt: skip
+"""How files begin that are taken for TIFF most often, and what they are."""
+
+_PRIVATE = 1 << 15
+"""The first tag that a vendor may fill as he likes."""
+
+
+class TiffSource:
+    """An image in a TIFF file.
+
+    Samples (RGB) become channels, palettes are looked up, and of a pyramid the full resolution is read. An axis that
+    TIFF leaves unnamed becomes Z, or T where there is a Z already.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    series : int, optional
+        Which of several images; the first where absent.
+
+    Raises
+    ------
+    ImageError
+        If the file is no TIFF, is truncated, or holds what cannot be segmented.
+    """
+
+    def __init__(self, path: Path, series: int | None) -> None:
+        self._path = path
+        self._notes: list[str] = []
+        try:
+            stat = _stat(path)
+            self._file = tifffile.TiffFile(path)
+        except tifffile.TiffFileError as error:
+            raise ImageError(
+                f"{path}: {'the file is empty' if stat.st_size == 0 else _no_tiff(path, error)}"
+            ) from error
+        except ImageError:
+            raise
+        except OSError as error:
+            raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
+        except (
+            Exception
+        ) as error:  # tifffile meets whatever bytes a file holds; all that can go wrong is the file's fault
+            raise ImageError(f"{path}: the TIFF structure is damaged ({type(error).__name__}: {error})") from error
+        try:
+            self._open(series or 0, stat)
+        except ImageError:
+            self.close()
+            raise
+        except Exception as error:
+            self.close()
+            raise ImageError(f"{path}: the TIFF structure is damaged ({type(error).__name__}: {error})") from error
+
+    @property
+    def info(self) -> ImageInfo:
+        """The facts."""
+        return self._info
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know; see `ImageSource.notes`."""
+        return tuple(self._notes)
+
+    def _open(self, number: int, stat: os.stat_result) -> None:
+        path, file = self._path, self._file
+        check_xml(path, file)
+        _check_page(path, file)
+        count = len(file.series)
+        if not count:
+            raise ImageError(f"{path}: the TIFF file holds no image")
+        if not 0 <= number < count:
+            raise ImageError(f"{path}: there is no series {number}; the file holds {count}, counted from 0")
+        series = file.series[number].levels[0]
+        page = series.keyframe
+        self._check_structure(file)
+        self._check_described(series)
+        self._check_companions(series.pages, number)
+        self._notes += check_agreement(path, file, number)
+        self._check_complete(series.pages)
+        self._files = [path, *self._companions(series.pages)]
+        stats = [stat, *(companion.stat() for companion in self._files[1:])]
+        self._order, merged = _arrange(path, series.axes, series.shape)
+        self._palette: NDArray[np.uint8] | None = None
+        if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
+            colours = page.colormap
+            if colours.ndim != 2 or len(colours) != 3 or series.dtype.kind != "u" or page.samplesperpixel != 1:
+                raise ImageError(f"{path}: a palette of shape {colours.shape} for pixels of {series.dtype} is damaged")
+            if colours.shape[1] < 1 << page.bitspersample:
+                raise ImageError(
+                    f"{path}: damaged: a palette of {colours.shape[1]} colours for pixels of {page.bitspersample} bits"
+                )
+            self._palette = (colours >> 8).astype(np.uint8)
+            if merged[1] != 1:
+                raise ImageError(f"{path}: a palette image with {merged[1]} channels is not understood")
+            merged = (merged[0], 3, *merged[2:])
+        dtype = np.dtype(np.uint8) if self._palette is not None else np.dtype(series.dtype)
+        if dtype.kind == "b":
+            dtype = np.dtype(np.uint8)
+        self._array: Any = None
+        self._mapped = False
+        if series.dataoffset is not None and page.is_memmappable and dtype == series.dtype:
+            end, size = series.dataoffset + prod(series.shape) * series.dtype.itemsize, file.filehandle.size
+            if end > size:
+                raise ImageError(
+                    f"{path}: truncated: the pixels end at byte {end} and the file at {size}; copy it again"
+                )
+            self._array = np.memmap(
+                path, dtype=series.dtype.newbyteorder(file.byteorder), mode="r", offset=series.dataoffset,
+                shape=series.shape,
+            )  # fmt: skip
+            self._mapped = True
+            # Channels that lie behind each pixel are read with it.
+            behind = series.axes[series.axes.index("X") + 1 :]
+            inner = prod(length for axis, length in zip(series.axes, series.shape, strict=True) if axis in behind)
+            block = (1, inner, 1, 1, merged[4])
+        else:
+            self._check_parts(series.pages)
+            self._array = zarr.open_array(series.aszarr(level=0), mode="r")
+            chunks = dict(zip(series.axes, self._array.chunks, strict=True))
+            inner = merged[1] if self._palette is not None else chunks.get("C", 1) * chunks.get("S", 1)
+            block = (1, inner, 1, chunks.get("Y", 1), chunks.get("X", 1))
+        axes = "".join(
+            axis
+            for axis, length in zip(AXES, merged, strict=True)
+            if axis in "YX" or length > 1 or axis in self._order.replace("S", "C")
+        )
+        pixel_size, units, names = read_metadata(file, number)
+        channels = merged[1]
+        if len(names) != channels:
+            # JPEG keeps RGB as YCbCr, and gives RGB back.
+            photometric = tifffile.PHOTOMETRIC
+            rgb = page.photometric in (photometric.RGB, photometric.PALETTE, photometric.YCBCR)
+            names = ("red", "green", "blue", "alpha")[:channels] if rgb and channels in (3, 4) else ()
+        self._info = ImageInfo(
+            path=str(path),
+            kind="tiff",
+            shape=merged,
+            dtype=dtype.newbyteorder("=").name,
+            axes=axes,
+            pixel_size=pixel_size,
+            units=units,
+            translation=(0.0,) * 5,
+            channel_names=tuple(names) or tuple(f"channel {at}" for at in range(channels)),
+            block=block,
+            size_bytes=sum(each.st_size for each in stats),
+            modified_ns=max(each.st_mtime_ns for each in stats),
+        )
+
+    def _check_structure(self, file: tifffile.TiffFile) -> None:
+        """Refuse a file that ends before its pages and their descriptions do: tifffile would read what there is."""
+        handle, tiff = file.filehandle, file.tiff
+        path, size = handle.path, handle.size
+        if tiff.is_ndpi or (not tiff.is_bigtiff and size > 1 << 32):
+            return  # offsets of 32 bits do not tell where pages lie that far out
+        wide, order = tiff.is_bigtiff, file.byteorder
+        entries = np.dtype(
+            [("code", f"{order}u2"), ("type", f"{order}u2"), ("count", f"{order}u{8 if wide else 4}"),
+             ("offset", f"{order}u{8 if wide else 4}")]
+        )  # fmt: skip
+
+        def take(length: int, page: int) -> bytes:
+            found: bytes = handle.read(length) if length <= size else b""
+            if len(found) < length:
+                raise ImageError(
+                    f"{path}: truncated or damaged: page {page} lies outside the file of {size} bytes; copy it again"
+                )
+            return found
+
+        def number(length: int, page: int) -> int:
+            return int.from_bytes(take(length, page), "little" if order == "<" else "big")
+
+        handle.seek(8 if wide else 4)
+        at, seen = number(tiff.offsetsize, 0), set[int]()
+        while at:
+            page = len(seen)
+            if at in seen:
+                raise ImageError(f"{path}: damaged: after page {page - 1} comes a page that was there before")
+            seen.add(at)
+            handle.seek(at)
+            tags = take(number(tiff.tagnosize, page) * tiff.tagsize, page)
+            for code, kind, count, offset in np.frombuffer(tags, dtype=entries).tolist():
+                length = _IFD_TYPES.get(kind, 1) * count
+                if code < _PRIVATE and length > tiff.offsetsize and offset + length > size:
+                    raise ImageError(
+                        f"{path}: truncated or damaged: tag {code} of page {page} lies outside the file of {size} "
+                        "bytes; copy it again"
+                    )
+            at = number(tiff.offsetsize, page)
+
+    def _check_described(self, series: tifffile.TiffPageSeries) -> None:
+        """Refuse an ImageJ stack with fewer images than it says: tifffile would read those that are there."""
+        described = self._file.imagej_metadata if self._file.is_imagej else None
+        if not described or series.kind == "imagej":
+            return
+        counts = [described.get(axis, 1) for axis in ("channels", "slices", "frames")]
+        if all(isinstance(count, int) and count > 0 for count in counts) and len(self._file.pages) < prod(counts):
+            raise ImageError(
+                f"{self._path}: truncated: ImageJ says {prod(counts)} images (channels, slices, frames: {counts}) and "
+                "the file has fewer; copy it again"
+            )
+
+    def _check_companions(self, pages: Sequence[Any], number: int) -> None:
+        """Refuse an OME-TIFF of several files where planes are lost with a file; planes that none has are zeros."""
+        if not self._file.is_ome or all(page is not None for page in pages):
+            return
+        if lost := lost_planes(self._file, self._file, number):
+            raise ImageError(f"{self._path}: truncated or damaged: {lost}; copy it again")
+        images = images_described(self._file)[number : number + 1]
+        for image in images:
+            check_files(self._path, image)
+        for name in sorted({name for image in images for name in names_of_files(image)}):
+            other = self._path.parent / name
+            if other.name == self._path.name:
+                continue
+            try:
+                with tifffile.TiffFile(other) as companion:
+                    self._check_structure(companion)
+                    lost = lost_planes(self._file, companion, number)
+            except ImageError:
+                raise
+            except Exception as error:
+                raise ImageError(f"{other}: belongs to {self._path.name} and cannot be read ({error})") from error
+            if lost:
+                raise ImageError(f"{other}: truncated or damaged: as {self._path.name} says, {lost}; copy it again")
+
+    def _companions(self, pages: Sequence[Any]) -> list[Path]:
+        """Find the files beside this one that planes of the image lie in."""
+        files = {page.parent.filehandle.path for page in pages if page is not None}
+        return [Path(path) for path in sorted(files - {self._file.filehandle.path})]
+
+    def _check_parts(self, pages: Sequence[Any]) -> None:
+        """Refuse pages with fewer strips or tiles than their shape needs: tifffile would read zeros for the rest."""
+        if self._file.is_philips:
+            return  # known to leave the last row of tiles out
+        for number, page in enumerate(pages):
+            if page is not None and len(page.dataoffsets) < prod(page.keyframe.chunked):
+                raise ImageError(
+                    f"{self._path}: damaged: page {number} has {len(page.dataoffsets)} strips or tiles and needs "
+                    f"{prod(page.keyframe.chunked)}"
+                )
+
+    def _check_complete(self, pages: Sequence[Any]) -> None:
+        """Refuse a file that ends before its pixels do; note what was never written."""
+        absent = total = 0
+        for number, page in enumerate(pages):
+            if page is None:
+                continue  # OME-TIFF may leave planes out; they read as zeros
+            offsets = np.asarray(page.dataoffsets, dtype=np.int64)
+            counts = np.asarray(page.databytecounts, dtype=np.int64)
+            if offsets.size == 0 or offsets.size != counts.size:
+                raise ImageError(f"{self._path}: page {number} has {counts.size} strips at {offsets.size} places")
+            absent += int((counts == 0).sum())
+            total += counts.size
+            end, size = int((offsets + counts).max()), page.parent.filehandle.size
+            if end > size:
+                raise ImageError(
+                    f"{page.parent.filehandle.path}: truncated: page {number} needs {end} bytes and the file has "
+                    f"{size}; copy it again"
+                )
+        if absent:
+            self._notes.append(
+                f"{self._path}: {absent} of {total} strips or tiles are not in the file; their pixels are zeros"
+            )
+
+    def read(self, box: Box) -> NDArray[np.generic]:
+        """Read a region; see `ImageSource.read`."""
+        shape = self._info.shape
+        channels = (0, 1) if self._palette is not None else (box.start[1], box.stop[1])
+        index: list[slice | int] = []
+        present: list[int] = []
+        samples = shape[1] // self._channel_axis_length
+        outer = (channels[0] // samples, -(-channels[1] // samples))
+        # Of several channels of samples each, all samples are read; of one, those that are wanted.
+        first = outer[0] * samples
+        inner = (channels[0] - first, channels[1] - first) if outer[1] - outer[0] == 1 else (0, samples)
+        for axis in self._order:
+            if axis == "S":
+                index.append(slice(*inner))
+            elif axis == "C":
+                index.append(slice(*outer))
+            else:
+                at = AXES.index(axis)
+                index.append(slice(box.start[at], box.stop[at]))
+            present.append("TCSZYX".index(axis))
+        try:
+            block = np.asarray(self._array[tuple(index)])
+        except Exception as error:  # decoders raise what they like on damaged data
+            raise ImageError(
+                f"{self._path}: the pixels at {box.start} to {box.stop} (TCZYX) cannot be decoded "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        block = block.transpose(np.argsort(present))
+        block = np.expand_dims(block, tuple(at for at in range(6) if at not in present))
+        block = block.reshape(block.shape[0], -1, *block.shape[3:])
+        if self._palette is not None:
+            block = self._palette[:, block[:, 0]].swapaxes(0, 1)[:, box.start[1] : box.stop[1]]
+        else:
+            first += inner[0]
+            block = block[:, channels[0] - first : channels[1] - first]
+        # What is mapped is copied: the caller gets an array of his own, and the file is read here and now.
+        return np.array(block, dtype=self._info.dtype, order="C", copy=True if self._mapped else None)
+
+    @property
+    def _channel_axis_length(self) -> int:
+        """Length of the file's own C axis, beside which there may be samples."""
+        for axis, length in zip(self._order, self._array.shape, strict=True):
+            if axis == "C":
+                return int(length)
+        return 1
+
+    def files(self) -> Iterator[Path]:
+        """Give all files that it is read from; see `ImageSource.files`."""
+        yield from self._files
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._array = None
+        self._file.close()
+
+
+def _stat(path: Path) -> os.stat_result:
+    """Look at a file; refuse what is none, for whoever opens a pipe waits until somebody writes to it."""
+    stat = path.stat()
+    if not S_ISREG(stat.st_mode):
+        raise ImageError(f"{path}: neither a file nor a folder, but a pipe, socket or device; give an image")
+    return stat
+
+
+def _check_page(path: Path, file: tifffile.TiffFile) -> None:
+    """Refuse a first page without pixels, or of a kind that nobody can decode."""
+    if not file.pages:
+        return
+    page = file.pages.first
+    if min(page.imagewidth, page.imagelength, page.samplesperpixel) < 1:
+        raise ImageError(
+            f"{path}: damaged: a page of {page.imagewidth} x {page.imagelength} pixels (X, Y) of "
+            f"{page.samplesperpixel} samples has no pixels"
+        )
+    try:
+        tifffile.TIFF.DECOMPRESSORS[page.compression]
+    except KeyError as error:
+        raise ImageError(
+            f"{path}: compressed in a way that cannot be read here, number {int(page.compression)}; write it anew, "
+            "uncompressed or with zlib, LZW or zstd"
+        ) from error
+
+
+def _no_tiff(path: Path, error: Exception) -> str:
+    """Say what a file is that is no TIFF, and what to do."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start[:2] in (b"II", b"MM"):
+        return f"not a TIFF file that can be read ({error}); copy it again, or convert it to TIFF or OME-Zarr"
+    found = next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
+    what = f"but {found}" if found else f"(it begins with {start[:4]!r})"
+    return f"not a TIFF file {what}; convert it to TIFF or OME-Zarr"
+
+
+def _arrange(path: Path, axes: str, shape: Sequence[int]) -> tuple[str, tuple[int, int, int, int, int]]:
+    """Name a series' axes TCZYX (and S for samples), and give its shape TCZYX."""
+    named = list(axes)
+    # From the right: Z comes after T in every order that counts.
+    for at, axis in reversed(list(enumerate(axes))):
+        if axis in "TCZYXS":
+            continue
+        free = next((name for name in "ZT" if name not in named), None)
+        if free is None:
+            raise ImageError(f"{path}: axes {axes} of lengths {tuple(shape)} are more than T, C, Z, Y and X")
+        named[at] = free
+    order = "".join(named)
+    lengths = dict(zip(order, shape, strict=True))
+    if len(lengths) != len(order) or "Y" not in lengths or "X" not in lengths:
+        raise ImageError(f"{path}: axes {axes} do not form an image of Y and X")
+    merged = tuple(int(lengths.get(axis, 1)) for axis in AXES)
+    return order, (merged[0], merged[1] * int(lengths.get("S", 1)), merged[2], merged[3], merged[4])

@@ -1,0 +1,1 @@
+"""What objects measure: exact sums over cores, merged by label, and turned into the columns of a table."""

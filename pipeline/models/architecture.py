@@ -1,0 +1,123 @@
+"""The shape of a U-Net, and what follows from it by arithmetic: footprint, memory, work. Knows no torch."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.geometry import Footprint
+
+__all__ = ["Precision", "UNetConfig"]
+
+Precision = Literal["float32", "bfloat16", "float16", "float64"]
+
+ITEM_BYTES: dict[Precision, int] = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+
+
+class UNetConfig(BaseModel):
+    """A U-Net after Ronneberger, Fischer and Brox 2015 (arXiv:1505.04597).
+
+    The defaults are the paper's network: 572 x 572 x 1 in, 388 x 388 x 2 out.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dims: Literal[2, 3] = Field(default=2, description="Spatial axes: YX or ZYX.")
+    depth: int = Field(default=4, ge=0, le=8, description="Number of poolings.")
+    base_channels: int = Field(default=64, ge=1, le=1024, description="Of the first level; poolings double them.")
+    in_channels: int = Field(default=1, ge=1, le=1024, description="Channels of the image.")
+    classes: int = Field(default=2, ge=1, le=256, description="Channels of the output; labels are bytes.")
+    padding: Literal["valid", "same"] = Field(default="valid", description="Whether 3x3 convolutions are padded.")
+    norm: Literal["none", "batch"] = Field(default="none", description="Normalisation after each convolution.")
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels of each level, from full resolution down."""
+        return tuple(self.base_channels * 2**level for level in range(self.depth + 1))
+
+    @property
+    def footprint(self) -> Footprint:
+        """What the network eats and leaves, by arithmetic.
+
+        Two 3x3 convolutions reach 2 pixels of their level to each side, so ``2 * 2**level`` pixels of the image. They
+        stand on the way down and up at every level but the lowest, where they stand once. In a valid network this sum
+        is the margin, and a legal size leaves an even one before each pooling. In a same-padded one, an output pixel
+        sees the sum and, at the worst phase of the poolings, all of its pooling block beside, ``2**depth - 1`` more.
+        """
+        stride = 2**self.depth
+        reach = sum(2 * 2 * 2**level for level in range(self.depth)) + 2 * stride
+        if self.padding == "same":
+            margin, halo, phase, smallest = 0, reach + stride - 1, 0, stride
+        else:
+            margin, halo = reach, 0
+            phase = -4 % stride
+            least = 2 * reach + 1
+            smallest = least + (phase - least) % stride
+        axes = self.dims
+        return Footprint((margin,) * axes, (halo,) * axes, (stride,) * axes, (phase,) * axes, (smallest,) * axes)
+
+    def level_sizes(self, window: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Give, per level, the size that enters its convolutions on the way down and leaves them there."""
+        crop = 0 if self.padding == "same" else 4
+        sizes = []
+        current = window
+        for level in range(self.depth + 1):
+            after = tuple(edge - crop for edge in current)
+            sizes.append((current, after))
+            if level < self.depth:
+                current = tuple(edge // 2 for edge in after)
+        return sizes
+
+    def flops(self, window: tuple[int, ...]) -> int:
+        """Count floating-point operations, two per multiply-add, of the convolutions on one window.
+
+        Parameters
+        ----------
+        window : tuple of int
+            Spatial shape of the input; a legal one.
+        """
+        shrink = 0 if self.padding == "same" else 2
+        taps = 3**self.dims
+        total = 0
+        incoming = self.in_channels
+        sizes = self.level_sizes(window)
+        for (entering, leaving), width in zip(sizes, self.channels, strict=True):
+            middle = prod(edge - shrink for edge in entering)
+            total += taps * width * (incoming * middle + width * prod(leaving))
+            incoming = width
+        current = sizes[-1][1]
+        for width in reversed(self.channels[:-1]):
+            current = tuple(2 * edge for edge in current)
+            total += 2 * width * width * prod(current)
+            total += taps * 2 * width * width * prod(edge - shrink for edge in current)
+            current = tuple(edge - 2 * shrink for edge in current)
+            total += taps * width * width * prod(current)
+        return 2 * (total + self.base_channels * self.classes * prod(current))
+
+    def window_bytes(self, window: tuple[int, ...], precision: Precision) -> int:
+        """Estimate the memory that a forward pass on one window allocates beside the weights.
+
+        The copies that wait for the way up, and the widest step at full resolution: the upsampled half and the
+        copied half, joined, the same in the order that the processor's fastest convolution wants, what it makes of
+        them, and as much again as one of these that is free but too small or too cut up to be used. Which of these
+        there are differs from processor to processor; this is the sum.
+
+        Parameters
+        ----------
+        window : tuple of int
+            Spatial shape of the input; a legal one.
+        precision : str
+            Arithmetic of the network.
+
+        Returns
+        -------
+        int
+            Bytes.
+        """
+        sizes = self.level_sizes(window)
+        waiting = sum(width * prod(after) for (_, after), width in zip(sizes, self.channels, strict=True))
+        full = self.base_channels * prod(sizes[0][1])
+        scores = self.classes * prod(window) * 4
+        return (waiting + 7 * full) * ITEM_BYTES[precision] + 2 * scores + prod(window) * self.in_channels * 8

@@ -1,0 +1,443 @@
+"""How far a network looks, found out by looking: its margin, stride, legal sizes and receptive field, on each axis.
+
+One pixel is NaN, and wherever the output is NaN, that pixel was seen, whatever the weights are. It is done for all
+positions that a pooling can tell apart, with images that vary along one axis. That this network shifts with its image
+is tried, too: an upsampling that aligns corners does not, and no tiling can serve it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import lcm, prod
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from pipeline.errors import ModelError
+from pipeline.geometry import Margin, round_up
+from pipeline.models.context import ModelContext, Output
+from pipeline.models.probe import Passed, Probe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
+
+__all__ = ["LONGEST_PROBE", "derive_context"]
+
+LONGEST_PROBE = 4096
+"""Pixels along the examined axis beyond which nobody looks."""
+
+_LONGEST_OPAQUE = {2: 1024, 3: 192}
+"""The same where every probe costs a whole forward pass."""
+
+_FIRST_SIZES = (*range(1, 33), 48, 64, 96, 128, 188, 192, 256, 320, 512, 572, *range(33, 257))
+
+_STRIDES = (1, 2, 4, 8, 16, 32, 64, 3, 6, 12, 24, 48, 5, 10, 20, 40, 128)
+"""Tried in this order where the network's operations cannot be watched."""
+
+_LARGEST_STRIDE = 512
+
+_FIRST_PROBE = 128
+"""Pixels of the smallest probe: a single kernel that reaches farther would step over its ends, unseen."""
+
+_LOUD = 1e6
+"""What a pixel is changed to: far outputs see it through many small weights."""
+
+_ALIKE = 1e-4
+"""Of the size of an output: below this, two outputs are the same but for rounding in float32."""
+
+
+class _NotLocalError(Exception):
+    """The network cannot be tiled without a seam; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """What was found along one axis."""
+
+    margin: int
+    stride: int
+    phase: int
+    smallest: int
+    scale: int
+    reach: Margin | None = None
+    halo: int = 0
+    kind: Literal["", "global", "unsteady", "uneven"] = ""
+    problem: str = ""
+    method: Literal["nan", "perturbation"] = "nan"
+    notes: tuple[str, ...] = ()
+
+
+def derive_context(
+    network: nn.Module,
+    channels: int,
+    dims: Literal[2, 3],
+    output: str | None = None,
+    longest: int = LONGEST_PROBE,
+    first: tuple[int, ...] | None = None,
+) -> ModelContext:
+    """Find out how far a network looks, and whether it can be tiled.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Any network from (1, channels, [Z,] Y, X) to one or several images; on the CPU, in evaluation mode.
+    channels : int
+        Channels of its input.
+    dims : int
+        Spatial axes of its input, 2 or 3.
+    output : str, optional
+        Which of several outputs it is about: a key, or a number from 0. The first, where absent.
+    longest : int
+        Extent of the largest probe, in pixels.
+    first : tuple of int, optional
+        A size that the network takes, where that is known.
+
+    Returns
+    -------
+    ModelContext
+
+    Raises
+    ------
+    ModelError
+        If the network takes no image of so many channels, of any size that was tried, or has no such output.
+    """
+    if network.training:
+        raise ModelError("the network is in training mode, where outputs depend on each other; call its eval() first")
+    threads = torch.get_num_threads()
+    # Lines are so short that threads would but wait for each other.
+    torch.set_num_threads(1)
+    try:
+        return _Derivation(Probe(network, channels, dims), output, longest, first).context()
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Derivation:
+    """One network under examination."""
+
+    def __init__(self, probe: Probe, output: str | None, longest: int, first: tuple[int, ...] | None) -> None:
+        self.probe, self.dims = probe, probe.dims
+        self.longest = min(longest, _LONGEST_OPAQUE[probe.dims]) if probe.opaque else longest
+        self.base = self._find_base(first)
+        self._travelled: bool | None = None
+        shapes = self.probe.sizes(self.base) or {}
+        self.name = output if output is not None else next(iter(shapes))
+        if self.name not in shapes:
+            raise ModelError(f"the network has no output {self.name!r}; it has {', '.join(shapes)}")
+        self.shapes = shapes
+
+    def _find_base(self, first: tuple[int, ...] | None) -> tuple[int, ...]:
+        """Find some size that the network takes."""
+        sizes = _FIRST_SIZES if not self.probe.opaque else (64, 128, 256, 16, 32, 188, 512)
+        for shape in (*([first] if first else []), *((edge,) * self.dims for edge in sizes)):
+            found = self.probe.sizes(shape)
+            if found and all(min(each, default=1) > 0 for each in found.values()):
+                return shape
+        place = f" in {self.probe.complaint_place}" if self.probe.complaint_place else ""
+        raise ModelError(
+            f"the network takes no image of {self.probe.channels} channel(s) and {self.dims} spatial axes of any size "
+            f"that was tried; the last complaint{place}: {self.probe.complaint}"
+        )
+
+    def context(self) -> ModelContext:
+        """Put together what was found along each axis."""
+        axes: list[_Axis] = []
+        problem = ""
+        try:
+            self._check_image()
+            axes = [self._along(axis) for axis in range(self.dims)]
+            problem = next((each.problem for each in axes if each.problem), "")
+        except _NotLocalError as error:
+            problem = str(error)
+        reaches = tuple(each.reach for each in axes if each.reach is not None)
+        local = not problem
+        reason = problem
+        if local:
+            far = ", ".join(str(max(reach)) for reach in reaches)
+            reason = f"each output sees a bounded part of the image, up to {far} pixels away"
+        return ModelContext(
+            local=local,
+            reason=reason,
+            margin=tuple(each.margin for each in axes),
+            reach=reaches if local else (),
+            halo=tuple(each.halo for each in axes) if local else (),
+            stride=tuple(each.stride for each in axes),
+            phase=tuple(each.phase for each in axes),
+            smallest=tuple(each.smallest for each in axes),
+            scale=tuple(each.scale for each in axes),
+            method="perturbation" if any(each.method == "perturbation" for each in axes) else "nan",
+            outputs=tuple(Output(name, shape[1] if len(shape) > 1 else 1) for name, shape in self.shapes.items()),
+            output=self.name,
+            notes=tuple(dict.fromkeys(note for each in axes for note in each.notes)),
+            pixel_bytes=self._pixel_bytes(axes),
+        )
+
+    def _check_image(self) -> None:
+        if len(self.shapes[self.name]) != self.dims + 2:
+            raise _NotLocalError(f"not local: {self._flattening()}, leaves one answer for the whole image")
+
+    def _flattening(self) -> str:
+        """Name the operation after which there are no spatial axes any more."""
+        larger, passed, _ = self.probe.shapes_passed(tuple(edge + 32 for edge in self.base))
+        if not larger:
+            _, passed, _ = self.probe.shapes_passed(self.base)
+        for note in reversed(passed):
+            if note.shapes and len(note.shapes[0]) == self.dims + 2 and prod(note.shapes[0][2:]) > 1:
+                after = passed[passed.index(note) + 1 :]
+                return str(after[0]) if after else str(note)
+        return "the network"
+
+    def _pixel_bytes(self, axes: list[_Axis]) -> int:
+        """Measure what a forward pass holds at its peak, per input pixel, with half as much again for the kernels."""
+        shape = self.base
+        if axes:
+            long = 2048 if self.dims == 2 else 256
+            shape = tuple(each.phase + round_up(max(long, each.smallest), each.stride) for each in axes)
+        _, _, peak = self.probe.shapes_passed(shape)
+        return (peak * 3 // 2 if peak else 4 * 64 * 8 * prod(shape)) // prod(shape) + 1
+
+    def _at(self, axis: int, edge: int) -> tuple[int, ...]:
+        return (*self.base[:axis], edge, *self.base[axis + 1 :])
+
+    def _out(self, axis: int, edge: int) -> int | None:
+        """Give the output's size along an axis; None where the input's is refused."""
+        found = self.probe.sizes(self._at(axis, edge))
+        if not found or len(found[self.name]) != self.dims + 2:
+            return None
+        return found[self.name][2 + axis] or None
+
+    def _along(self, axis: int) -> _Axis:
+        """Examine one axis."""
+        guess = self._guess_stride(axis)
+        first: _Axis | None = None
+        for stride in (guess,) if guess is not None else _STRIDES:
+            for candidate in self._candidates(axis, stride):
+                found = self._look(axis, candidate)
+                if found.kind != "unsteady":
+                    return found
+                # Of all phases that fail, the likeliest says why.
+                first = first if first is not None else found
+        if first is None:
+            raise _NotLocalError(f"along axis {axis} there is no input whose output has the same or a coarser grid")
+        return first
+
+    def _guess_stride(self, axis: int) -> int | None:
+        """Tell the stride from how sizes on the way grow with the input; None where that cannot be watched."""
+        growth = 2**7 * 3**2 * 5 * 7 if self.probe.sizes(self.base) and not self.probe.opaque else 0
+        sizes = range(self.base[axis] + 1, self.base[axis] + 66)
+        if self.probe.opaque:
+            sizes = range(self.base[axis] + 16, self.base[axis] + 65, 16)
+        if not any(self._out(axis, edge) for edge in sizes):
+            place = self.probe.complaint_place or "a layer that the runtime does not name"
+            raise _NotLocalError(
+                f"{place} takes only what comes of inputs of {self.base[axis]} pixels along axis {axis}: what stands "
+                "for the whole image cannot be tiled; a fully convolutional network can, and a file exported with "
+                "dynamic axes"
+            )
+        if not growth:
+            return None
+        before = self.probe.shapes_passed(self.base)
+        after = self.probe.shapes_passed(self._at(axis, self.base[axis] + growth))
+        if not before[0] or not after[0] or len(before[1]) != len(after[1]):
+            return None
+        stride = 1
+        for one, other in zip(before[1], after[1], strict=True):
+            for small, large in zip(one.shapes, other.shapes, strict=True):
+                if len(small) == self.dims + 2 and large[2 + axis] > small[2 + axis]:
+                    ratio = Fraction(growth, large[2 + axis] - small[2 + axis])
+                    stride = lcm(stride, ratio.numerator)
+        return stride if stride <= _LARGEST_STRIDE else None
+
+    def _candidates(self, axis: int, stride: int) -> list[_Axis]:
+        """Give the phases of legal sizes, the likeliest first: what loses least, evenly on both sides."""
+        first = self.base[axis] + 2 * stride
+        sizes = {edge: self._out(axis, edge) for edge in range(first, first + stride)}
+        found: list[tuple[bool, int, int, _Axis]] = []
+        scale = 0
+        for edge, here in sizes.items():
+            if here is None:
+                continue
+            if not scale:
+                grown = (self._out(axis, edge + stride) or 0) - here
+                scale = stride // grown if grown > 0 and stride % grown == 0 else 0
+            lost = edge - scale * here
+            if scale and lost >= 0:
+                phase = edge % stride
+                found.append((lost % 2 == 1, lost, phase, _Axis(lost // 2, stride, phase, edge, scale)))
+        found.sort(key=lambda each: each[:3])
+        if found and all(odd for odd, *_ in found):
+            problem = f"its output lacks an odd number of pixels along axis {axis} ({found[0][1]}), so it has no middle"
+            return [replace(found[0][3], kind="uneven", problem=problem)]
+        return [each for odd, *_, each in found if not odd][:3]
+
+    def _smallest(self, axis: int, candidate: _Axis) -> int:
+        """Find the smallest legal size."""
+        least = 2 * candidate.margin + 1
+        edge = least + (candidate.phase - least) % candidate.stride
+        while edge < candidate.smallest:
+            size = self._out(axis, edge)
+            if size is not None and edge - candidate.scale * size == 2 * candidate.margin:
+                return edge
+            edge += candidate.stride
+        return candidate.smallest
+
+    def _look(self, axis: int, candidate: _Axis) -> _Axis:
+        """See how far outputs see at all phases, and whether the network shifts with its image."""
+        candidate = replace(candidate, smallest=self._smallest(axis, candidate))
+        if candidate.kind:
+            return candidate
+        stride, scale = candidate.stride, candidate.scale
+        edge = candidate.phase + round_up(max(candidate.smallest, 4 * stride, _FIRST_PROBE), stride)
+        method: Literal["nan", "perturbation"] = "nan"
+        notes: tuple[str, ...] = ()
+        if self.probe.opaque:
+            method, notes = "perturbation", ("its operations cannot be watched: what changed with a pixel was seen",)
+        elif not self._nan_travels(axis, edge):
+            method, notes = "perturbation", ("an operation swallows NaN: what changed with a pixel was seen",)
+        candidate = replace(candidate, method=method, notes=notes)
+        flooded = ""
+        slack = -(-stride // scale)
+        while True:
+            # Whole halves, for a dilated kernel may step over the end of a probe.
+            (seen,), (left, right) = (
+                self._seen(axis, edge, places, method)
+                for places in ([slice(edge // 2, edge // 2 + 1)], [slice(0, edge // 2 + 1), slice(edge // 2, edge)])
+            )
+            length = self._out(axis, edge) or 0
+            if not seen:
+                return replace(candidate, kind="global", problem="no output depends on its input")
+            if right[0] >= slack and left[-1] < length - slack:
+                break
+            flood = self._flood(axis, edge) if len(seen) == length else ""
+            if flood and flood == flooded:
+                problem = f"not local: after {flood}, each output depends on the whole image"
+                return replace(candidate, kind="global", problem=problem)
+            flooded = flood
+            if 2 * edge > self.longest:
+                problem = f"an output sees farther than the largest probe tells, {edge} pixels along axis {axis}"
+                return replace(candidate, kind="global", problem=problem)
+            edge = candidate.phase + round_up(2 * edge, stride)
+        candidate = self._reach(axis, edge, candidate)
+        return self._steady(axis, edge, candidate)
+
+    def _flood(self, axis: int, edge: int) -> str:
+        """Name the operation after which one NaN is everywhere."""
+        _, passed = self._run(axis, self._line(edge, nan=slice(edge // 2, edge // 2 + 1)), watched=True)
+        return next((str(note) for note in passed if note.flooded), "a layer that cannot be told")
+
+    def _line(self, edge: int, seed: int = 0, nan: slice | None = None) -> Tensor:
+        """Give an image of random positive numbers: zeros are a case of their own to logarithms and deviations."""
+        line = torch.rand(self.probe.channels, edge, generator=torch.Generator().manual_seed(seed)) + 0.1
+        if nan is not None:
+            line[:, nan] = torch.nan
+        return line
+
+    def _run(self, axis: int, *lines: Tensor, watched: bool = False) -> tuple[Tensor, list[Passed]]:
+        shape = self._at(axis, lines[0].shape[1])
+        outputs, passed = self.probe.run(axis, torch.stack(lines), shape, watched=watched)
+        if self.name in outputs and len(outputs[self.name]) == len(lines):
+            return outputs[self.name], passed
+        if len(lines) == 1:
+            raise ModelError(f"the network refuses a size that it should take: {self.probe.complaint}")
+        # Some take one image at a time.
+        self.probe.together = 1
+        return torch.cat([self._run(axis, line)[0] for line in lines]), []
+
+    def _seen(self, axis: int, edge: int, places: Sequence[slice], method: str) -> list[list[int]]:
+        """Give, for each of some parts of the input, the outputs that see any of it, in order."""
+        if method == "nan":
+            bad: list[Tensor] = []
+            while len(bad) < len(places):
+                now = places[len(bad) : len(bad) + self.probe.together]
+                given, _ = self._run(axis, *(self._line(edge, nan=at) for at in now))
+                bad += torch.isnan(given).any(dim=1)
+            return [each.nonzero()[:, 0].tolist() for each in bad]
+        found = []
+        before, _ = self._run(axis, self._line(edge))
+        for at in places:
+            changed = torch.zeros(before.shape[2], dtype=torch.bool)
+            for value in (_LOUD, -_LOUD, 0.0):
+                line = self._line(edge)
+                line[:, at] = value
+                after, _ = self._run(axis, line)
+                changed |= ((before != after) & ~(before.isnan() & after.isnan())).any(dim=1)[0]
+            found.append(changed.nonzero()[:, 0].tolist())
+        return found
+
+    def _nan_travels(self, axis: int, edge: int) -> bool:
+        if self._travelled is None:
+            self._travelled = self._travels(axis, edge)
+        return self._travelled
+
+    def _travels(self, axis: int, edge: int) -> bool:
+        """Tell whether NaN gets wherever a change does, and nowhere by itself."""
+        untouched, _ = self._run(axis, self._line(edge))
+        if not bool(torch.isfinite(untouched).all()):
+            return False
+        middle = [slice(edge // 2, edge // 2 + 1)]
+        (bad,), (changed,) = self._seen(axis, edge, middle, "nan"), self._seen(axis, edge, middle, "perturbation")
+        return set(changed) <= set(bad)
+
+    def _reach(self, axis: int, edge: int, found: _Axis) -> _Axis:
+        """Measure how far outputs see, worst case over all phases, and whether they ever see padding."""
+        stride, scale, margin = found.stride, found.scale, found.margin
+        # Where a probe costs a whole forward pass, one phase is tried, and the others see less than a stride farther.
+        phases = 1 if self.probe.opaque else stride
+        low = high = beyond = 0
+        length = self._out(axis, edge) or 0
+        pixels = range(edge // 2, edge // 2 + phases)
+        seen = self._seen(axis, edge, [slice(at, at + 1) for at in pixels], found.method)
+        for at, outputs in zip(pixels, seen, strict=True):
+            for output in outputs:
+                start = output * scale + margin
+                before, after = start - at, at - (start + scale - 1)
+                low, high = max(low, before), max(high, after)
+                # The first and the last output of this phase have but the margin, and then what the network pads with.
+                to_first, to_last = output * scale % stride, (length - 1 - output) * scale % stride
+                beyond = max(beyond, before - to_first, after - to_last)
+        if self.probe.opaque:
+            low, high, beyond = low + stride - 1, high + stride - 1, beyond + stride - 1
+        halo = max(low, high) - margin if beyond > margin else 0
+        return replace(found, reach=Margin(low, high), halo=halo)
+
+    def _steady(self, axis: int, edge: int, found: _Axis) -> _Axis:
+        """Try whether the network gives the same for another window of the same image, a stride farther and larger."""
+        assert found.reach is not None
+        stride, scale = found.stride, found.scale
+        border = -(-(max(found.reach) + found.margin) // scale) + 1
+        edge = found.phase + round_up(edge + 2 * max(found.reach) + 4 * stride, stride)
+        image = self._line(edge + 2 * stride, seed=1) * 4 - 2
+        windows = image[:, :edge], image[:, stride:]
+        (one,), (other,) = (self._run(axis, window)[0] for window in windows)
+        step = stride // scale
+        last = one.shape[1] - border
+        if _alike(one[:, border + step : last], other[:, border : last - step]):
+            return found
+        layer = "a layer that cannot be told"
+        before, after = (self._run(axis, window, watched=True)[1] for window in windows)
+        for first, second in zip(before, after, strict=False):
+            if first.profile is not None and second.profile is not None:
+                grown, length = len(second.profile) - len(first.profile), len(first.profile)
+                third = length // 3
+                if grown < 1 or third < 1 or third + grown > length:
+                    continue
+                inner = first.profile[third + grown : 2 * third + grown], second.profile[third : 2 * third]
+                if len(inner[0]) == len(inner[1]) and not _alike(inner[0].double(), inner[1].double()):
+                    layer = str(first)
+                    break
+        problem = (
+            f"not the same everywhere: {layer}, gives something else when the image is shifted by the stride of "
+            f"{stride}, as upsampling with aligned corners, coordinates as an input, or learned positions do"
+        )
+        return replace(found, kind="unsteady", problem=problem)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two outputs are the same but for rounding."""
+    if one.numel() == 0:
+        return True
+    size = float(one.abs().max()) or 1.0
+    return bool(torch.isfinite(one).all()) and float((one - other).abs().max()) <= _ALIKE * size

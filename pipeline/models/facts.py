@@ -1,0 +1,162 @@
+"""What a plan needs to know of a model, whatever its network is made of."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from pipeline.errors import ModelError
+from pipeline.geometry import Margin
+from pipeline.models.architecture import ITEM_BYTES
+from pipeline.models.card import ModelCard
+from pipeline.models.context import ModelContext, Output, compare_declared, stitched_context, symmetric_context
+from pipeline.models.library import describe_model, find_model
+from pipeline.models.network import NetworkUse
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.models.architecture import Precision, UNetConfig
+    from pipeline.models.library import LoadedModel
+
+__all__ = ["ModelFacts", "learn_facts", "unet_context"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """A model, as far as a plan must know it.
+
+    Parameters
+    ----------
+    card : ModelCard
+        What people say of it.
+    context : ModelContext
+        How far its network looks.
+    """
+
+    card: ModelCard
+    context: ModelContext
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of libraries that the network needs beside those that every run depends on."""
+        return {}
+
+    def window_bytes(self, window: tuple[int, ...], precision: Precision) -> int:
+        """Estimate the memory that a forward pass on one window allocates beside the weights, in bytes."""
+        if self.card.architecture is not None:
+            return self.card.architecture.window_bytes(window, precision)
+        pixels = 1
+        for edge in window:
+            pixels *= edge
+        ends = 8 * len(self.card.channels) + 8 * len(self.card.classes)
+        if self.context.stitching is not None:
+            # What is put together, beside one pass.
+            ends += 8 * len(self.card.classes)
+        return pixels * (self.context.pixel_bytes * ITEM_BYTES[precision] // ITEM_BYTES["float32"] + ends)
+
+
+def unet_context(architecture: UNetConfig) -> ModelContext:
+    """Give the context of a U-Net of seamfree's own, by arithmetic: at once, and without torch."""
+    footprint = architecture.footprint
+    # Beside its margin or, where padded, its halo, an output of a valid network sees the rest of its pooling block.
+    farthest = tuple(
+        halo or margin + stride - 1
+        for margin, halo, stride in zip(footprint.margin, footprint.halo, footprint.stride, strict=True)
+    )
+    ones = (1,) * footprint.ndim
+    return ModelContext(
+        local=True,
+        reason="a U-Net of convolutions and poolings: each output sees a bounded part of the image",
+        margin=footprint.margin,
+        reach=tuple(Margin(far, far) for far in farthest),
+        halo=footprint.halo,
+        stride=footprint.stride,
+        phase=footprint.phase,
+        smallest=footprint.smallest,
+        scale=ones,
+        method="arithmetic",
+        outputs=(Output("0", architecture.classes),),
+    )
+
+
+def learn_facts(
+    reference: str | Path, *, factory: str | None = None, trust: bool = False, use: NetworkUse | None = None
+) -> ModelFacts:
+    """Learn what a plan needs of a model: at once for seamfree's own networks, in seconds for others.
+
+    Parameters
+    ----------
+    reference : str or Path
+        As for `find_model`.
+    factory, trust, use
+        As for `load_model`.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, it cannot be loaded, it is not what its card says, or it cannot be used so.
+    """
+    folder = find_model(reference)
+    card = describe_model(folder, trust=trust)
+    wanted = use if use is not None else NetworkUse()
+    if card.architecture is None:
+        # What happens to the output is not asked here, so that one derivation serves.
+        plain = NetworkUse(head=wanted.head, fully_convolutional=wanted.fully_convolutional)
+        context = _derive(folder, card.model_dump_json(), factory, trust, plain)
+    else:
+        if wanted.head or wanted.fully_convolutional:
+            from pipeline.models.library import load_model
+
+            load_model(folder, use=wanted)  # says why not
+        context = unet_context(card.architecture)
+    if wanted.resolution == "image":
+        context = stitched_context(context)
+    return ModelFacts(card, symmetric_context(context) if wanted.tta else context)
+
+
+@lru_cache(maxsize=8)
+def _derive(folder: Path, _card: str, factory: str | None, trust: bool, use: NetworkUse) -> ModelContext:
+    """Derive a network's context, once for all images of a batch, and hold the card to it."""
+    from pipeline.models.derive import derive_context
+    from pipeline.models.library import load_model
+    from pipeline.models.loading import OneOutput
+
+    model = load_model(folder, factory=factory, trust=trust, use=use)
+    card, network = model.card, model.network
+    assert isinstance(network, OneOutput)
+    window = card.network.window if card.network is not None and not use.fully_convolutional else None
+    try:
+        context = derive_context(network.network, len(card.channels), card.dims, network.output, first=window)
+    except ModelError as error:
+        raise ModelError(f"the model {card.name!r}: {error}") from error
+    given = next(each.channels for each in context.outputs if each.name == context.output)
+    # With a sigmoid, background is what is left, and where the card's network says so.
+    beside_it = card.activation == "sigmoid" or (card.network is not None and card.network.background)
+    wanted = len(card.classes) - beside_it
+    if given != wanted:
+        beside = ", of which background needs none," if beside_it else ""
+        raise ModelError(
+            f"the model {card.name!r}: its card names {len(card.classes)} classes ({', '.join(card.classes)}){beside} "
+            f"and its output {context.output!r} has {given} channels; correct the card, or choose another of its "
+            f"outputs ({', '.join(each.name for each in context.outputs)}) with --head"
+        )
+    for difference in compare_declared(card.footprint, context):
+        log.log(logging.INFO if difference.harmless else logging.WARNING, "the model %r: %s", card.name, difference)
+    return context if context.local or use.fully_convolutional else _with_hint(context, model)
+
+
+def _with_hint(context: ModelContext, model: LoadedModel) -> ModelContext:
+    """Say of a network that is not local whether it is a classifier of patches that could slide over an image."""
+    from pipeline.models.loading import put_to_use
+
+    try:
+        put_to_use(model.network, model.card, NetworkUse(head=context.output, fully_convolutional=True))
+    except ModelError as error:
+        return replace(context, notes=(*context.notes, str(error)))
+    hint = "it is a classifier of patches, and slides over the image with --fully-convolutional"
+    return replace(context, reason=f"{context.reason}; {hint}", convertible=True)

@@ -1,0 +1,216 @@
+"""A network at work: windows in, scores or classes out, on a device and in a precision."""
+
+from __future__ import annotations
+
+from functools import reduce
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from pipeline.errors import ModelError
+from pipeline.models.passes import Symmetry, stitch
+from pipeline.models.unet import UNet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from pipeline.models.architecture import Precision
+    from pipeline.models.context import Stitching
+    from pipeline.models.library import LoadedModel
+
+__all__ = ["Prediction", "Predictor", "fold_normalisation", "limit_threads"]
+
+_TYPES: dict[Precision, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+
+def limit_threads(number: int) -> None:
+    """Let torch use so many threads within one operation, in this process.
+
+    One for each Dask thread makes the result independent of the machine's load and number of cores.
+    """
+    torch.set_num_threads(number)
+
+
+def fold_normalisation(network: nn.Module) -> nn.Module:
+    """Fold each batch normalisation with fixed statistics into the convolution before it.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In evaluation mode; changed in place.
+
+    Returns
+    -------
+    nn.Module
+        The same network, with one operation where there were two.
+    """
+    for block in network.modules():
+        if not isinstance(block, nn.Sequential):
+            continue
+        layers = list(block)
+        folded: list[nn.Module] = []
+        for layer in layers:
+            if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d) and folded:
+                convolution = folded[-1]
+                if isinstance(convolution, nn.Conv2d | nn.Conv3d):
+                    folded[-1] = fuse_conv_bn_eval(convolution, layer)
+                    continue
+            folded.append(layer)
+        if len(folded) != len(layers):
+            for name in list(block._modules):
+                del block._modules[name]
+            block.extend(folded)
+    return network
+
+
+class Prediction(NamedTuple):
+    """What a network says of a window; without its margins.
+
+    Parameters
+    ----------
+    classes : ndarray of uint8
+        The likeliest class of each pixel, YX or ZYX; the lowest of several equal ones.
+    scores : ndarray of float32 or float64, or None
+        The probabilities, classes first; float64 where the precision is.
+    samples : list of ndarray
+        Parts of them, in the order in which they were asked for.
+    """
+
+    classes: NDArray[np.uint8]
+    scores: NDArray[np.floating] | None
+    samples: list[NDArray[np.floating]]
+
+
+class Predictor:
+    """Runs a model's network. Several threads may share one: forward passes take turns.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        The network and its card. The network is taken over and changed.
+    device : str
+        A torch device, such as ``"cpu"`` or ``"cuda:0"``.
+    precision : str
+        Arithmetic of the network; scores are float64 where it is, else float32.
+    stitching : Stitching, optional
+        How a coarser output becomes one at each pixel; as it is where absent.
+    symmetries : sequence of Symmetry, optional
+        Those that scores are averaged over; all that there are, as `pipeline.models.passes.symmetries` gives them.
+    """
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        device: str,
+        precision: Precision,
+        stitching: Stitching | None = None,
+        symmetries: Sequence[Symmetry] = (),
+    ) -> None:
+        self.card = model.card
+        self.device = torch.device(device)
+        self.dtype = _TYPES[precision]
+        self._precision = precision
+        self._stitching, self._symmetries = stitching, symmetries
+        layout = torch.channels_last if model.card.dims == 2 else torch.channels_last_3d
+        self._layout = layout
+        # Folded in float64, so that folding costs no precision.
+        network = model.network.double()
+        if isinstance(network, UNet):
+            network = fold_normalisation(network)
+        self._network = network.to(device=self.device, dtype=self.dtype, memory_format=layout)  # type: ignore[call-overload]
+        self._turn = Lock()
+        if self.device.type == "cuda":
+            # TensorFloat-32 rounds to 10 bits: not what float32 promises.
+            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cudnn.deterministic = True
+
+    def _run(self, image: Tensor) -> Tensor:
+        given: Tensor = self._network(image.contiguous(memory_format=self._layout))
+        return given
+
+    def _forward(self, image: Tensor) -> Tensor:
+        """Give what the network says of an image: (1, channels, [Z,] Y, X); on the device.
+
+        Raises
+        ------
+        ModelError
+            If something is not finite: the largest of several would be any class.
+        """
+        raw = self._run(image) if self._stitching is None else stitch(self._run, image, self._stitching)
+        if not torch.isfinite(raw).all():
+            wider = "float64" if self._precision == "float32" else "float32"
+            raise ModelError(
+                f"{self.card.name}: scores are not finite in {self._precision}: the image's intensities are far from "
+                f"those that the model knows, or the range is too small; look at the image, or try precision {wider}"
+            )
+        return raw
+
+    def _probabilities(self, raw: Tensor) -> Tensor:
+        """Give the probabilities of all classes, in float32 or, where the network computes in it, float64."""
+        wide = raw.to(torch.float64 if self.dtype == torch.float64 else torch.float32)
+        if self.card.activation == "softmax":
+            return wide.softmax(dim=1)
+        if self.card.activation == "none":
+            return wide
+        # Each class has a probability of its own; background is what is left beside the likeliest.
+        each = wide.sigmoid()
+        return torch.cat([1 - each.amax(dim=1, keepdim=True), each], dim=1)
+
+    @torch.inference_mode()
+    def predict(
+        self, window: NDArray[np.floating], *, scores: bool = False, samples: Sequence[tuple[slice, ...]] = ()
+    ) -> Prediction:
+        """Give the likeliest class of each pixel, and, if wanted, the probabilities of all.
+
+        Parameters
+        ----------
+        window : ndarray of float32 or float64
+            Channels, then YX or ZYX; of a legal size, intensities scaled as the card says.
+        scores : bool
+            Whether the probabilities are wanted; without them only the classes leave the device.
+        samples : sequence of tuple of slice
+            Parts of the output whose probabilities are wanted in any case, along its spatial axes.
+
+        Returns
+        -------
+        Prediction
+            Of the window's shape less the margins, in pixels of the output.
+
+        Raises
+        ------
+        ModelError
+            If a score is not finite.
+        """
+        image = torch.from_numpy(window)[None].to(device=self.device, dtype=self.dtype)
+        with self._turn:
+            # The softmax changes no order, so that it is taken only of what is wanted.
+            plain = self.card.activation == "softmax" and not self._symmetries
+            raw = self._forward(image)[0] if plain else self._average(image)[0]
+
+        def probabilities(part: tuple[slice, ...]) -> NDArray[np.floating]:
+            wanted = raw[(slice(None), *part)]
+            found: NDArray[np.floating] = (self._probabilities(wanted[None])[0] if plain else wanted).cpu().numpy()
+            return found
+
+        classes = raw.argmax(dim=0).to(torch.uint8).cpu().numpy()
+        return Prediction(classes, probabilities(()) if scores else None, [probabilities(part) for part in samples])
+
+    def _average(self, image: Tensor) -> Tensor:
+        """Give the mean of the probabilities over the symmetries, always added in one order."""
+        if not self._symmetries:
+            return self._probabilities(self._forward(image))
+        turned = (each.undo(self._probabilities(self._forward(each.apply(image)))) for each in self._symmetries)
+        return reduce(torch.add, turned) / len(self._symmetries)

@@ -1,0 +1,408 @@
+"""Every decision of a run, made before it starts: nothing downstream reads a wish."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from importlib.metadata import version
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline import audit_windows, sizing
+from pipeline.choices import choose_channels, choose_classes
+from pipeline.detect import DetectorCard, DetectorFacts, DetectorFunction
+from pipeline.errors import PlanError
+from pipeline.geometry import Box, Footprint, TileGrid
+from pipeline.images.source import ImageInfo
+from pipeline.models.architecture import UNetConfig
+from pipeline.models.card import IntensityRule
+from pipeline.models.context import Stitching, tiling_footprint
+from pipeline.models.facts import ModelFacts
+from pipeline.models.library import bundled_models
+from pipeline.models.network import NetworkFile, NetworkUse
+from pipeline.pyramids import Pyramid, coarse_shape, plain_grid
+from pipeline.stores.arrays import ArraySpec
+from pipeline.stores.levels import level_shapes
+
+if TYPE_CHECKING:
+    from pipeline.config import RunConfig
+    from pipeline.images.discover import InputImage
+    from pipeline.labels.watershed import PartingRule
+    from pipeline.measure.subject import Subject
+
+__all__ = ["Intent", "RunPlan", "make_plan"]
+
+_NUMBERS_DEPEND_ON = ("seamfree", "numpy", "torch", "zarr", "numcodecs", "scikit-image", "edt", "pyarrow")
+
+BUDGET_SHARE = 0.6
+"""Share of a worker's memory that the network's activations may take."""
+
+
+class RunPlan(BaseModel):
+    """One image's run, fully resolved. Travels to the workers with each job; a few kilobytes.
+
+    Labels and tiles are addressed TZYX, images TCZYX, whatever axes the files have. Where the network's output is
+    coarser than the image, so are the labels, and only windows are counted in pixels of the image.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    """The result's name: its path under the output folder without ``.ome.zarr``."""
+    output: str
+    """Path of the published result."""
+    source: ImageInfo
+    content_sha256: str | None = None
+    """Of all bytes that the image is read from, where it shall be known again by them."""
+    series: int | None
+    model: str
+    """What to load: a bundled model's name or a folder."""
+    factory: str | None
+    trust_model_code: bool
+    network: UNetConfig | NetworkFile | DetectorFunction
+    """How the network is made of the weights; or the function in its place, whose code they then stand for."""
+    use: NetworkUse = NetworkUse()
+    """What is made of the network beside running it as it is."""
+    stitching: Stitching | None = None
+    weights_sha256: str
+    channels: tuple[int, ...]
+    """Channels of the image, in the order in which the model takes them."""
+    spatial_ndim: Literal[2, 3]
+    footprint: Footprint
+    """TZYX; axes that the model takes one by one have no context."""
+    centre: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
+    """Where the first pixel of the label images lies, in pixels of the image, TZYX."""
+    seams: str | None
+    """Why seams are possible, where the user insists on a network that no tiling can serve."""
+    core: tuple[int, int, int, int]
+    label_chunk: tuple[int, int, int, int]
+    copy_image: bool
+    image_chunk: tuple[int, int, int, int, int]
+    image_shard: tuple[int, int, int, int, int]
+    region: tuple[int, int, int, int, int]
+    """What one reading job takes of the image: whole shards of the copy, whole strips of the file."""
+    intensity: IntensityRule
+    classes: tuple[str, ...]
+    instances: Literal["components", "watershed", "overlap", "none"]
+    object_classes: tuple[int, ...]
+    contact_classes: tuple[int, ...]
+    minimum_size: int
+    fill_holes: bool
+    border: Literal["keep", "drop"]
+    parting_depth: float
+    """For the watershed, in pixels of the axis with the smallest spacing."""
+    spacing: tuple[int, ...]
+    """Of the spatial axes, for the watershed: in the ratio of the pixel sizes, as whole numbers."""
+    table: bool
+    """Whether objects are measured."""
+    probabilities: Literal["none", "float16", "float32", "float64"]
+    precision: Literal["float32", "bfloat16", "float16", "float64"]
+    precision_tolerance: float | None = None
+    """Share of pixels whose label may be another one than in float32, where the precision is chosen by measuring."""
+    precision_measured: dict[str, Any] | None = None
+    """What was measured, and so decided the precision; no array depends on it."""
+    device: Literal["cpu", "cuda"]
+    window_bytes: int
+    """Estimate of what one forward pass allocates."""
+    audit_windows: int
+    """Windows that are computed again before the result gets its name, 0 for no audit; no array depends on it."""
+    versions: dict[str, str]
+    """Of the libraries that numbers depend on."""
+
+    @property
+    def label_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the label images, TZYX."""
+        return coarse_shape(self.source.shape, self.footprint)
+
+    @property
+    def precision_open(self) -> bool:
+        """Whether the precision is still to be decided, by `pipeline.precision`, before the run starts."""
+        return self.precision_tolerance is not None and self.precision_measured is None
+
+    @property
+    def coarse(self) -> bool:
+        """Whether the label images are coarser than the image."""
+        return max(self.footprint.scale) > 1
+
+    @property
+    def label_spacing(self) -> tuple[float, ...]:
+        """Size of a pixel of the label images, TZYX."""
+        sizes = self.source.pixel_size
+        return tuple(size * scale for size, scale in zip((sizes[0], *sizes[2:]), self.footprint.scale, strict=True))
+
+    @property
+    def label_translation(self) -> tuple[float, ...]:
+        """Where the centre of the first pixel of the label images lies, TZYX."""
+        sizes, starts = self.source.pixel_size, self.source.translation
+        return tuple(
+            start + size * at
+            for start, size, at in zip((starts[0], *starts[2:]), (sizes[0], *sizes[2:]), self.centre, strict=True)
+        )
+
+    @cached_property
+    def tiles(self) -> TileGrid:
+        """The tiles, TZYX; each core is a shard of the label images."""
+        return TileGrid(self.label_shape, self.core, self.footprint, unit=self.core)
+
+    @cached_property
+    def regions(self) -> TileGrid:
+        """The reading jobs, TCZYX."""
+        return plain_grid(self.source.shape, self.region)
+
+    @cached_property
+    def pyramids(self) -> tuple[Pyramid, ...]:
+        """All pyramids of the result."""
+        image_levels, label_levels = tuple(level_shapes(self.source.shape)), tuple(level_shapes(self.label_shape))
+        image_axes, label_axes = self.source.axes, self.source.axes.replace("C", "")
+        label = {"frame": "TZYX", "axes": label_axes, "levels": label_levels, "method": "nearest"}
+        cut = {"chunk": self.label_chunk, "shard": self.core}
+        found = [Pyramid(path="labels/semantic", dtype="uint8", **label, **cut)]  # type: ignore[arg-type]
+        if self.copy_image:
+            image = {"levels": image_levels, "chunk": self.image_chunk, "shard": self.image_shard, "method": "mean"}
+            found.insert(0, Pyramid(path="", frame="TCZYX", axes=image_axes, dtype=self.source.dtype, **image))  # type: ignore[arg-type]
+        if self.instances != "none":
+            found.append(Pyramid(path="labels/instances", dtype="uint32", **label, **cut))  # type: ignore[arg-type]
+        if self.probabilities != "none":
+            axes = "".join(axis for axis in "TCZYX" if axis in label_axes or axis == "C")
+            time, *spatial = self.label_shape
+            chunk_time, *chunk = self.label_chunk
+            core_time, *core = self.core
+            found.append(
+                Pyramid(
+                    path="probabilities",
+                    frame="TCZYX",
+                    axes=axes,
+                    dtype=self.probabilities,
+                    levels=((time, len(self.classes), *spatial),),
+                    chunk=(chunk_time, 1, *chunk),
+                    shard=(core_time, len(self.classes), *core),
+                    method="mean",
+                )
+            )
+        return tuple(found)
+
+    @cached_property
+    def array_specs(self) -> dict[str, ArraySpec]:
+        """All arrays of the result, by path."""
+        return {spec.path: spec for pyramid in self.pyramids for spec in pyramid.specs()}
+
+    @property
+    def parting(self) -> PartingRule:
+        """How components become objects, where the method is the watershed."""
+        from pipeline.labels.watershed import PartingRule
+
+        return PartingRule(self.parting_depth, self.minimum_size, self.spacing)
+
+    @cached_property
+    def subject(self) -> Subject:
+        """What is measured of objects."""
+        from pipeline.measure.subject import Subject
+        from pipeline.measure.units import in_one_unit
+
+        source, first = self.source, -self.spatial_ndim
+        sizes, positions, unit = in_one_unit(
+            self.label_spacing[first:], self.label_translation[first:], source.units[first:]
+        )
+        axes = source.axes.replace("C", "")
+        # Pixels of coarser labels have no intensity of their own.
+        channels = () if self.coarse else source.channel_names
+        return Subject(self.label_shape, axes, self.spatial_ndim, sizes, positions, unit, self.classes,
+                       self.object_classes, channels, source.dtype)  # fmt: skip
+
+    @property
+    def partial(self) -> Path:
+        """Where the result lies until it is complete."""
+        return Path(f"{self.output}.partial")
+
+    @property
+    def work(self) -> Path:
+        """Where notes between the stages lie; gone when the result is published."""
+        return self.partial / ".work"
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the plan's identity."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that the result's bytes depend on, as JSON: work of equal identity may be gone on with."""
+        beside = {"name", "output", "model", "window_bytes", "trust_model_code", "audit_windows",
+                  "precision_tolerance", "precision_measured"}  # fmt: skip
+        facts = self.model_dump(mode="json", exclude=beside)
+        if self.content_sha256 is not None:
+            # Copied or touched, it is the same image.
+            del facts["source"]["modified_ns"]
+        return facts
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the label image."""
+        return prod(self.label_shape)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Upper bound of what the result takes uncompressed, pyramids included."""
+        per_pixel = 1.0 + (4.0 if self.instances != "none" else 0.0)
+        if self.probabilities != "none":
+            per_pixel += len(self.classes) * {"float16": 2, "float32": 4, "float64": 8}[self.probabilities]
+        if self.table:
+            # A row of some 8 byte columns for every 16 x 16 pixels; objects are hardly ever smaller.
+            per_pixel += (24 + 4 * self.source.shape[1]) * 8 / 16**2
+        image = 0
+        if self.copy_image:
+            image = prod(self.source.shape) * self.source.itemsize
+        return int(self.pixels * per_pixel * 4 / 3 + image * 4 / 3)
+
+    def image_box(self, box: Box, channels: tuple[int, int] | None = None) -> Box:
+        """Give a TZYX box its channels, all where none are named: a TCZYX box."""
+        start, stop = channels if channels is not None else (0, self.source.shape[1])
+        return box.insert(1, start, stop)
+
+
+class Intent(BaseModel):
+    """What a plan is made for, beside the image and the model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    device: Literal["cpu", "cuda"]
+    worker_memory: int
+    """Bytes that one worker process may use."""
+
+
+def make_plan(
+    config: RunConfig,
+    image: InputImage,
+    info: ImageInfo,
+    facts: ModelFacts | DetectorFacts,
+    output: Path,
+    intent: Intent,
+    content_sha256: str | None = None,
+) -> RunPlan:
+    """Decide everything about one image's run. Computes nothing, reads nothing.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The user's wishes.
+    image : InputImage
+        The input and its result's name.
+    info : ImageInfo
+        The facts of the image.
+    facts : ModelFacts or DetectorFacts
+        The facts of the model, or of the function in its place.
+    output : Path
+        Folder under which results go.
+    intent : Intent
+        The device and the memory at hand.
+    content_sha256 : str, optional
+        Of the image's files, where it shall be known again by them.
+
+    Returns
+    -------
+    RunPlan
+
+    Raises
+    ------
+    PlanError
+        If image, model and wishes do not fit together.
+    """
+    card = facts.card
+    channels = choose_channels(config, info, card)
+    spatial_ndim = card.dims
+    if spatial_ndim == 3 and info.shape[2] == 1:
+        raise PlanError(
+            f"{info.path}: the model {card.name!r} is three-dimensional and the image has a single plane; "
+            "choose a two-dimensional model"
+        )
+    precision: Literal["float32", "bfloat16", "float16", "float64"] = (
+        "float32" if config.precision == "auto" else config.precision
+    )
+    footprint, seams = tiling_footprint(card.name, facts.context, insist=config.allow_nonlocal)
+    whole = footprint.behind(4 - spatial_ndim)
+    label_shape = coarse_shape(info.shape, whole)
+
+    def memory(window: tuple[int, ...]) -> int:
+        return facts.window_bytes(window, precision)
+
+    chunk_limits = (1, 1, sizing.LONGEST_CHUNK_Z, config.output.chunk, config.output.chunk)
+    budget = int(intent.worker_memory * BUDGET_SHARE)
+    core = sizing.choose_core(
+        label_shape[-spatial_ndim:], footprint, chunk_limits[-spatial_ndim:], config.tile, memory, budget,
+        intent.worker_memory,
+    )  # fmt: skip
+    full_core = (1,) * (4 - spatial_ndim) + core
+    label_chunk = tuple(sizing.chunk_edge(edge, limit) for edge, limit in zip(full_core, chunk_limits[1:], strict=True))
+    rows = 1024
+    row_bytes = info.shape[1] * info.shape[4] * info.itemsize
+    if info.block[4] > 1024:
+        rows = max(config.output.chunk, min(rows, 2**26 // row_bytes))
+    image_chunk, image_shard = sizing.image_shard(info.shape, config.output.chunk, rows)
+    region = sizing.reading_region(info.shape, info.block, image_shard)
+    sizing.check_region(info.path, region, info.itemsize, budget)
+    copy_image = config.output.image == "copy" or (config.output.image == "auto" and info.kind != "ome-zarr")
+    method = config.instances.method or card.instances.method
+    # What is asked for as components is every component.
+    recommended = 0 if config.instances.method == "components" else card.instances.minimum_size
+    minimum_size = config.instances.minimum_size if config.instances.minimum_size is not None else recommended
+    depth = config.instances.depth if config.instances.depth is not None else card.instances.depth
+    return RunPlan.model_validate(
+        {
+            "name": image.name,
+            "output": str(output / f"{image.name}.ome.zarr"),
+            "source": info,
+            "content_sha256": content_sha256,
+            "series": config.series,
+            "model": card.name if isinstance(card, DetectorCard) else _place(config.model),
+            "factory": config.factory,
+            "trust_model_code": config.trust_model_code,
+            "network": card.design,
+            "use": config.network_use,
+            "stitching": facts.context.stitching,
+            "weights_sha256": card.weights.sha256,
+            "channels": channels,
+            "spatial_ndim": spatial_ndim,
+            "footprint": whole,
+            "centre": (0.0,) * (4 - spatial_ndim) + facts.context.centre,
+            "seams": seams,
+            "core": full_core,
+            "label_chunk": label_chunk,
+            "copy_image": copy_image,
+            "image_chunk": image_chunk,
+            "image_shard": image_shard,
+            "region": region,
+            "intensity": card.intensity,
+            "classes": card.classes,
+            "instances": method,
+            "object_classes": choose_classes(config, card),
+            "contact_classes": tuple(card.classes.index(name) for name in card.instances.contact),
+            "minimum_size": minimum_size,
+            "fill_holes": config.instances.fill_holes and method != "none",
+            "border": config.instances.border,
+            "parting_depth": depth,
+            "spacing": sizing.whole_spacing(
+                [size * scale for size, scale in zip(info.pixel_size[-spatial_ndim:], footprint.scale, strict=True)]
+            ),
+            "table": config.output.table and method != "none",
+            "probabilities": config.output.probabilities,
+            "precision": precision,
+            "precision_tolerance": config.precision_tolerance
+            if config.precision == "auto" and method != "overlap"
+            else None,
+            "device": intent.device,
+            "window_bytes": memory(footprint.window_shape(core)),
+            "audit_windows": audit_windows.choose_count(label_shape, full_core, footprint)
+            if config.audit.windows is None
+            else config.audit.windows,
+            "versions": {name: version(name) for name in _NUMBERS_DEPEND_ON} | facts.versions,
+        }
+    )
+
+
+def _place(model: str) -> str:
+    """Give what to load: workers may have been started in another folder."""
+    return model if model in bundled_models() else str(Path(model).absolute())

@@ -1,0 +1,52 @@
+"""What may be shown and kept of a text that came from elsewhere: nothing that a terminal obeys, and no password."""
+
+from __future__ import annotations
+
+import logging
+import re
+import unicodedata
+from copy import copy
+
+__all__ = ["PlainFormatter", "printable", "without_secrets"]
+
+_OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Unicode categories that do something instead of being seen: controls, directions of writing, ends of lines."""
+
+_SEEN = "\u200c\u200d"
+"""But these two only shape the letters beside them."""
+
+_USER = re.compile(r"(?<=://)[^/?#\s@]*(?:@[^/?#\s@]*)*@")
+"""The user's name and password in a URL."""
+
+_QUERY = re.compile(
+    r"([?&][^=&\s#]*(?:token|key|secret|signature|sig|password|credential)[^=&\s#]*=)[^&\s#'\"]+", re.IGNORECASE
+)
+"""What a URL asks with, where its name tells that it is nobody else's business."""
+
+
+def without_secrets(text: str) -> str:
+    """Take users, passwords and tokens out of the URLs in a text."""
+    return _QUERY.sub(r"\1...", _USER.sub("", text)) if "://" in text else text
+
+
+def printable(text: str) -> str:
+    """Make a text fit for one line of a terminal: what it would obey, not show, is written as in Python.
+
+    A file may be called what sets the terminal's title, moves its cursor, or ends the line.
+    """
+    return "".join(
+        letter.encode("unicode_escape").decode()
+        if unicodedata.category(letter) in _OBEYED and letter not in _SEEN
+        else letter
+        for letter in without_secrets(text)
+    )
+
+
+class PlainFormatter(logging.Formatter):
+    """Gives messages of logs as `printable`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give one line, and those of a traceback."""
+        shown = copy(record)
+        shown.msg, shown.args = printable(record.getMessage()), None
+        return super().format(shown)

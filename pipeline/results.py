@@ -1,0 +1,200 @@
+"""Opening finished results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import zarr
+
+from pipeline.errors import ConfigError, StoreError
+from pipeline.stores.publish import read_provenance
+from pipeline.stores.tables import read_table
+from pipeline.views import as_dask, as_xarray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import anndata
+    import dask.array
+    import pandas as pd
+    import polars as pl
+    import xarray
+
+__all__ = ["Result", "open_result"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished result, opened for reading. Nothing is loaded until it is indexed.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder.
+    provenance : dict
+        How it came about.
+    image, semantic, instances, probabilities : list of zarr.Array
+        The levels of each pyramid, full resolution first; empty where the result has none.
+    """
+
+    path: Path
+    provenance: dict[str, Any]
+    image: list[zarr.Array[Any]] = field(default_factory=list)
+    semantic: list[zarr.Array[Any]] = field(default_factory=list)
+    instances: list[zarr.Array[Any]] = field(default_factory=list)
+    probabilities: list[zarr.Array[Any]] = field(default_factory=list)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their numbers in the semantic labels."""
+        return tuple(self.provenance["plan"]["classes"])
+
+    @property
+    def objects(self) -> int | None:
+        """Number of objects."""
+        count = self.provenance["objects"]
+        return None if count is None else int(count)
+
+    def _level(self, name: str, level: int) -> zarr.Array[Any]:
+        pyramids = {"image": self.image, "semantic": self.semantic, "instances": self.instances,
+                    "probabilities": self.probabilities}  # fmt: skip
+        levels = pyramids.get(name)
+        if levels is None:
+            raise StoreError(f"{self.path}: a result has no {name!r}, but {', '.join(pyramids)}")
+        if not levels:
+            raise StoreError(f"{self.path}: this result has no {name!r}")
+        if not 0 <= level < len(levels):
+            raise StoreError(f"{self.path}: {name!r} has levels 0 to {len(levels) - 1}, not {level}")
+        return levels[level]
+
+    def dask(self, name: str = "image", level: int = 0) -> dask.array.Array:
+        """Give a level of a pyramid as a dask array; nothing is loaded until it is computed.
+
+        Parameters
+        ----------
+        name : {"image", "semantic", "instances", "probabilities"}
+            Which pyramid.
+        level : int
+            0 for full resolution.
+
+        Raises
+        ------
+        StoreError
+            If the result has none.
+        """
+        return as_dask(self._level(name, level))
+
+    def xarray(self, name: str = "image", level: int = 0) -> xarray.DataArray:
+        """Give a level of a pyramid with named axes, pixel centres in physical units, and names of channels; lazily.
+
+        Parameters
+        ----------
+        name : {"image", "semantic", "instances", "probabilities"}
+            Which pyramid.
+        level : int
+            0 for full resolution.
+
+        Raises
+        ------
+        StoreError
+            If the result has none.
+        """
+        array = self._level(name, level)
+        group = self.path / {"image": "", "probabilities": name}.get(name, f"labels/{name}")
+        channels = (
+            self.classes if name == "probabilities" else tuple(self.provenance["plan"]["source"]["channel_names"])
+        )
+        return as_xarray(group, level, array, channels).rename(name)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The table of objects, by label; read once, when it is asked for."""
+        return self.read_table()
+
+    def read_table(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Read some columns of the table of objects, all where none are named.
+
+        Parameters
+        ----------
+        columns : sequence of str, optional
+            Their names.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Indexed by label.
+
+        Raises
+        ------
+        StoreError
+            If the result has no table, or the table no such column.
+        """
+        wanted = None if columns is None else ["label", *(name for name in columns if name != "label")]
+        frame: pd.DataFrame = read_table(self.path, wanted).to_pandas()
+        return frame.set_index("label")
+
+    def table_polars(self, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """Read the table of objects, or some columns of it, into polars.
+
+        Raises
+        ------
+        ConfigError
+            If polars is not installed.
+        StoreError
+            As for `read_table`.
+        """
+        try:
+            import polars as pl
+        except ImportError as error:
+            raise ConfigError("polars is not installed; install it with: pip install polars") from error
+        return pl.DataFrame(pl.from_arrow(read_table(self.path, columns)))
+
+    def to_anndata(self) -> anndata.AnnData:
+        """Give the table of objects as AnnData; see `pipeline.exports.to_anndata`."""
+        from pipeline.exports import to_anndata
+
+        return to_anndata(self)
+
+    def write_geojson(self, path: str | Path) -> int:
+        """Write outlines for QuPath, and give their number; see `pipeline.exports.write_geojson`."""
+        from pipeline.exports import write_geojson
+
+        return write_geojson(self, path)
+
+
+def _levels(folder: Path) -> list[zarr.Array[Any]]:
+    found: list[zarr.Array[Any]] = []
+    while (folder / str(len(found)) / "zarr.json").exists():
+        found.append(zarr.open_array(folder / str(len(found)), mode="r"))
+    return found
+
+
+def open_result(path: str | Path) -> Result:
+    """Open a finished result.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder ``NAME.ome.zarr``.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    StoreError
+        If it is no result of seamfree.
+    """
+    folder = Path(path)
+    return Result(
+        folder,
+        read_provenance(folder),
+        _levels(folder),
+        _levels(folder / "labels" / "semantic"),
+        _levels(folder / "labels" / "instances"),
+        _levels(folder / "probabilities"),
+    )

@@ -1,0 +1,199 @@
+"""One image from beginning to end: plan, stages, publication. The composition root; knows everything but Prefect.
+
+Its stages are in `pipeline.stages`; who orchestrates runs them one by one: `run_image` here, a flow elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from pipeline.detect import check_detector, learn_detector
+from pipeline.errors import PlanError
+from pipeline.identity import differences
+from pipeline.images.content import content_sha256
+from pipeline.images.discover import check_name
+from pipeline.images.opening import open_image
+from pipeline.models.facts import learn_facts
+from pipeline.package_check import check_pixels
+from pipeline.planning import Intent, RunPlan, make_plan
+from pipeline.stages import discard, run_stage, stage_names
+from pipeline.stores.hold import hold
+from pipeline.stores.publish import noted_damage, read_provenance, recover, refuse_foreign
+
+if TYPE_CHECKING:
+    from pipeline.config import RunConfig
+    from pipeline.detect import DetectorFacts
+    from pipeline.engine.executor import Executor
+    from pipeline.images.discover import InputImage
+    from pipeline.models.facts import ModelFacts
+
+__all__ = ["ImageReport", "claim", "prepare", "run_image"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReport:
+    """What became of one image.
+
+    Parameters
+    ----------
+    name, input : str
+        The result's name and the input's path.
+    status : str
+        ``"done"``, ``"skipped"`` (there was a finished result) or ``"failed"``.
+    result : str, optional
+        Path of the result.
+    reason : str, optional
+        Why it failed, or was skipped.
+    objects : int, optional
+        Number of objects.
+    seconds : float
+        How long it took.
+    """
+
+    name: str
+    input: str
+    status: str
+    result: str | None = None
+    reason: str | None = None
+    objects: int | None = None
+    seconds: float = 0.0
+
+
+def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent) -> RunPlan:
+    """Look at an image and decide everything about its run.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The user's wishes.
+    image : InputImage
+        The input.
+    output : Path
+        Folder under which results go.
+    intent : Intent
+        The device and the memory at hand.
+
+    Raises
+    ------
+    ImageError, ModelError, PlanError
+        If the image or the model cannot be read, or they do not fit together.
+    """
+    model: ModelFacts | None = None
+    check_name(image)
+    if not check_detector(config):
+        model = learn_facts(config.model, factory=config.factory, trust=config.trust_model_code, use=config.network_use)
+    source = open_image(Path(image.path).absolute(), config.series)
+    try:
+        facts: ModelFacts | DetectorFacts
+        if model is None:
+            facts = learn_detector(config, source.info)
+        else:
+            facts = model
+            check_pixels(model.card, source.info)
+        for note in source.notes:
+            log.warning("%s", note)
+        content = content_sha256(source) if config.identify == "content" else None
+        return make_plan(config, image, source.info, facts, output.absolute(), intent, content)
+    finally:
+        source.close()
+
+
+@contextmanager
+def claim(plan: RunPlan, *, fresh: bool) -> Iterator[str | None]:
+    """Hold a plan's result against other runs, and find out whether there is anything to do.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        The plan.
+    fresh : bool
+        Whether to start over even where there is a result, finished or not.
+
+    Yields
+    ------
+    str or None
+        Why there is nothing to do, or None.
+
+    Raises
+    ------
+    StoreError
+        If another run is at work on the result, or something else has its name.
+    PlanError
+        If there is a finished result of another input, and no `fresh`.
+    """
+    final = Path(plan.output)
+    refuse_foreign(final)
+    with hold(final):
+        recover(plan.partial, final, plan.work.name)
+        reason = None
+        if fresh:
+            discard(plan)
+        elif final.exists():
+            reason = _why_finished(plan, read_provenance(final))
+            if damage := noted_damage(final):
+                log.warning("%s: the finished result is damaged and made again: %s", plan.name, ", ".join(damage))
+                reason = None
+        yield reason
+
+
+_INPUT = ("shape", "dtype", "size_bytes", "modified_ns")
+
+_SETTINGS = ("series", "network", "use", "weights_sha256", "channels", "instances", "object_classes", "minimum_size",
+             "fill_holes", "border", "parting_depth", "table", "probabilities", "precision", "copy_image",
+             "intensity")  # fmt: skip
+
+
+def _why_finished(plan: RunPlan, provenance: dict[str, Any]) -> str:
+    """Say that there is a finished result, and in what it differs from what the plan would make."""
+    held, wanted = provenance.get("plan", {}), plan.identity
+    known_by = {"source": {name: wanted["source"][name] for name in _INPUT if name in wanted["source"]}}
+    if held.get("content_sha256") is not None:
+        known_by["content_sha256"] = wanted["content_sha256"]
+    changed = differences(held, known_by)
+    if changed:
+        raise PlanError(
+            f"{plan.output}: there is a finished result of another image, {held.get('source', {}).get('path')}, or the "
+            f"image has changed since: {', '.join(changed)}; --fresh replaces it, another -o keeps both"
+        )
+    # A precision that is chosen by measuring was chosen then.
+    settings = [name for name in _SETTINGS if name != "precision" or not plan.precision_open]
+    changed = differences(held, {name: wanted[name] for name in settings})
+    if changed:
+        return f"there is a finished result with other settings: {', '.join(changed)}; use --fresh to make it again"
+    return "there is a finished result; use --fresh to make it again"
+
+
+def run_image(plan: RunPlan, executor: Executor) -> ImageReport:
+    """Run all stages of a plan.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        The plan.
+    executor : Executor
+        Where its jobs run.
+
+    Returns
+    -------
+    ImageReport
+
+    Raises
+    ------
+    SeamfreeError
+        If a stage fails. What is done is kept for the next run, unless the image itself is at fault.
+    """
+    began = perf_counter()
+    facts: dict[str, Any] = {}
+    for name in stage_names(plan):
+        facts = run_stage(name, plan, executor)
+    return ImageReport(
+        plan.name, plan.source.path, "done", plan.output, None, facts["objects"], round(perf_counter() - began, 3)
+    )

@@ -1,0 +1,89 @@
+"""Where a batch runs: device, workers and memory of this machine. Light to import, so that workers can start early."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.engine.cluster import ClusterSpec
+from pipeline.engine.workers import prepare_workers
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.config import RunConfig
+    from pipeline.planning import Intent
+
+__all__ = ["Site", "choose_site", "count_gpus", "start_early"]
+
+_PRELOAD = ("pipeline.jobs", "pipeline.object_jobs", "pipeline.models.predictor")
+"""What workers import before their first job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a batch runs.
+
+    Parameters
+    ----------
+    cluster : ClusterSpec
+        The cluster.
+    intent : Intent
+        The device and the memory of one worker.
+    """
+
+    cluster: ClusterSpec
+    intent: Intent
+
+
+def count_gpus(wish: str) -> int:
+    """Count the GPUs that torch sees, without loading torch where it was built for none.
+
+    Parameters
+    ----------
+    wish : str
+        ``"auto"``, ``"cpu"`` or ``"cuda"``.
+
+    Raises
+    ------
+    ConfigError
+        If a GPU is asked for and there is none.
+    """
+    from importlib.metadata import version
+
+    if wish == "cpu" or version("torch").endswith("+cpu"):
+        found = 0
+    else:
+        import torch
+
+        found = torch.cuda.device_count()
+    if wish == "cuda" and not found:
+        raise ConfigError("--device cuda: torch sees no GPU here; install a CUDA build of torch or use --device auto")
+    return found
+
+
+def choose_site(config: RunConfig) -> Site:
+    """Choose device, workers and memory for this machine.
+
+    Raises
+    ------
+    ConfigError
+        If a GPU is asked for and there is none.
+    """
+    from distributed.system import MEMORY_LIMIT
+
+    from pipeline.planning import Intent
+
+    gpus = count_gpus(config.device)
+    cluster = ClusterSpec.for_machine(config.execution.workers, config.execution.scheduler, gpus, _PRELOAD)
+    memory = int(MEMORY_LIMIT / max(cluster.workers, 1))
+    if gpus:
+        import torch
+
+        memory = int(torch.cuda.get_device_properties(0).total_memory)
+    return Site(cluster, Intent(device="cuda" if gpus else "cpu", worker_memory=memory))
+
+
+def start_early(config: RunConfig) -> None:
+    """Begin what workers of this machine need before they start, while the caller is still busy with the inputs."""
+    if config.execution.scheduler is None:
+        prepare_workers(_PRELOAD)

@@ -1,0 +1,1 @@
+"""The OME-Zarr that comes out: arrays, pyramids, metadata, provenance, publication."""

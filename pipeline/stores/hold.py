@@ -1,0 +1,192 @@
+"""One run at a time on one result: a lock that ends with its holder, on this machine or another."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import StoreError
+
+__all__ = ["hold", "refuse_taken"]
+
+BEAT = 15.0
+"""Seconds between two signs of life of a holder."""
+
+EXPIRY = 120.0
+"""Seconds without one, after which a holder on another machine counts as dead. File systems of a network may show a
+file's time up to a minute late."""
+
+_WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+"""What file systems say that have no locks."""
+
+
+@contextmanager
+def hold(result: Path, *, beat: float = BEAT, expiry: float = EXPIRY) -> Iterator[None]:
+    """Hold a result, finished or not, against other runs.
+
+    A file beside the result is locked, and removed at the end. The lock is the system's (``flock``): on one machine it
+    ends with the process that holds it, however that ends. Not all file systems of a network let other machines know
+    of it, so the file also says who holds it, and its time of modification is renewed while the holder lives: a file
+    of another machine counts until it has not been renewed for a while, by the file system's own clock. Where there
+    are no locks at all, that alone counts. Packages for this leave the file where it was, beside each result; here it
+    goes, which is safe because nobody waits for it.
+
+    Parameters
+    ----------
+    result : Path
+        Folder ``NAME.ome.zarr``, whether it is there or not; the folder that it is in is made.
+    beat, expiry : float
+        Seconds between signs of life, and without any until a holder elsewhere counts as dead.
+
+    Raises
+    ------
+    StoreError
+        If another run holds it (says which one), or the file cannot be made.
+    """
+    path = _lock_file(result)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be made ({error.strerror or error}); choose another -o") from error
+    try:
+        _take(result, path, descriptor, expiry)
+        ended = threading.Event()
+        heart = threading.Thread(target=_beat, args=(descriptor, ended, beat), name="hold", daemon=True)
+        heart.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            heart.join()
+            if _is_ours(_noted(path)):
+                path.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def refuse_taken(result: Path) -> None:
+    """Refuse to go on with a result that another run has taken over, as it may after a long standstill of this one.
+
+    Raises
+    ------
+    StoreError
+        If its lock names another process.
+    """
+    holder = _noted(_lock_file(result))
+    if holder is not None and not _is_ours(holder):
+        raise StoreError(f"{result}: another run has taken over ({_name(holder)}), since nothing was heard of this one")
+
+
+def _lock_file(result: Path) -> Path:
+    return result.with_name(f".{result.name}.lock")
+
+
+def _take(result: Path, path: Path, descriptor: int, expiry: float) -> None:
+    """Lock the file and write into it who holds it."""
+    locked = _lock(descriptor)
+    holder = _noted(path)
+    # Or the holder before has just removed the file that was opened here, and another has made a new one.
+    if locked is False or not _is_same(path, descriptor):
+        raise _held(result, holder)
+    if holder is not None and holder["machine"] != _machine() and _age(path) < expiry:
+        raise _held(result, holder, f"; if it has died, this is over {expiry:.0f} s after its last sign of life")
+    if holder is not None and holder["machine"] == _machine() and locked is None and _is_alive(holder):
+        raise _held(result, holder)
+    noted = _ours() | {"since": datetime.now(UTC).isoformat(timespec="seconds")}
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(noted).encode(), 0)
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be written ({error.strerror or error}); make room, or choose another -o"
+        ) from error
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Lock a file; None where there are no locks."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return None if error.errno in _WITHOUT_LOCKS else False
+    return True
+
+
+def _beat(descriptor: int, ended: threading.Event, beat: float) -> None:
+    """Renew the file's time until the end."""
+    while not ended.wait(beat):
+        # A disk that does not answer may do so the next time.
+        with suppress(OSError):
+            os.utime(descriptor)
+
+
+def _is_same(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
+
+def _age(path: Path) -> float:
+    """Give the seconds since a file was renewed, by the clock of the file system that it is on."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name) as fresh:
+        return os.fstat(fresh.fileno()).st_mtime - path.stat().st_mtime
+
+
+def _ours() -> dict[str, Any]:
+    """Say who this process is."""
+    return {"host": platform.node(), "machine": _machine(), "pid": os.getpid()}
+
+
+def _is_ours(holder: dict[str, Any] | None) -> bool:
+    return holder is not None and holder == {**holder, **_ours()}
+
+
+def _machine() -> str:
+    """Give what tells machines apart, and one machine before and after it was started anew."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return platform.node()
+
+
+def _is_alive(holder: dict[str, Any]) -> bool:
+    """Say whether a process of this machine lives."""
+    try:
+        os.kill(int(holder["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _noted(path: Path) -> dict[str, Any] | None:
+    """Give who holds a lock, as far as that can be read."""
+    try:
+        noted = json.loads(path.read_text())
+        return {name: noted[name] for name in ("host", "machine", "pid", "since")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _held(result: Path, holder: dict[str, Any] | None, more: str = "") -> StoreError:
+    who = _name(holder) if holder is not None else "which has just begun or ended"
+    return StoreError(f"{result}: another run is at work on it ({who}); wait for it, or end it{more}")
+
+
+def _name(holder: dict[str, Any]) -> str:
+    return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"

@@ -1,0 +1,294 @@
+"""Provenance, checksums, and the rename that makes a result visible."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import StoreError
+from pipeline.stores.written import digest_of
+
+__all__ = [
+    "PROVENANCE",
+    "checksum",
+    "file_digests",
+    "fold",
+    "is_complete",
+    "leftovers",
+    "note_damage",
+    "noted_damage",
+    "publish",
+    "read_provenance",
+    "recover",
+    "refuse_foreign",
+    "write_provenance",
+]
+
+PROVENANCE = "seamfree.json"
+
+DAMAGE = "damaged.json"
+"""In a result that is known to be damaged: what of it. The next run makes the result again."""
+
+_LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.partial$")
+"""How zarr's LocalStore calls a file that it is still writing."""
+
+
+def checksum(array: Path) -> str:
+    """Give a digest of an array's files: metadata and chunks, in the order of their names.
+
+    What a killed process left half-written does not count; `publish` removes it.
+
+    Parameters
+    ----------
+    array : Path
+        Folder of one array.
+
+    Returns
+    -------
+    str
+        BLAKE2b, hexadecimal.
+    """
+    return fold(file_digests(array))
+
+
+def fold(files: Iterable[tuple[str, bytes]]) -> str:
+    """Give the `checksum` of an array whose files' digests are known.
+
+    Parameters
+    ----------
+    files : iterable of tuple of str, bytes
+        As `file_digests` gives them.
+    """
+    digest = hashlib.blake2b(digest_size=32)
+    for path, content in files:
+        digest.update(path.encode() + b"\0" + content)
+    return digest.hexdigest()
+
+
+def file_digests(array: Path) -> Iterator[tuple[str, bytes]]:
+    """Give the path below an array's folder, and the digest, of each of its files, in the order of `checksum`."""
+    ignored = set(leftovers(array))
+    for path in sorted(path for path in array.rglob("*") if path.is_file() and path not in ignored):
+        yield path.relative_to(array).as_posix(), digest_of(path)
+
+
+def write_provenance(result: Path, facts: dict[str, Any]) -> None:
+    """Write a result's provenance, whole or not at all.
+
+    Parameters
+    ----------
+    result : Path
+        The result's folder.
+    facts : dict
+        What JSON can hold.
+
+    Raises
+    ------
+    StoreError
+        If a number is not finite, which JSON cannot hold, or the disk refuses.
+    """
+    path = result / PROVENANCE
+    beside = path.with_suffix(".tmp")
+    try:
+        # In ASCII: a name of a file that is not UTF-8 comes back as it was, and cannot be written otherwise.
+        text = json.dumps(facts, indent=2, allow_nan=False)
+        beside.write_text(text + "\n", encoding="ascii")
+        beside.replace(path)
+    except OSError as error:
+        raise StoreError(f"{path}: the provenance cannot be written ({error.strerror or error})") from error
+    except (TypeError, ValueError) as error:
+        raise StoreError(f"{path}: the provenance holds what JSON cannot ({error})") from error
+
+
+def read_provenance(result: Path) -> dict[str, Any]:
+    """Read a result's provenance.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or it cannot be read.
+    """
+    path = result / PROVENANCE
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise StoreError(f"{result}: not a result of seamfree (no {PROVENANCE} in it)") from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: the provenance cannot be read ({error})") from error
+    if not isinstance(facts, dict):
+        raise StoreError(f"{path}: the provenance is not a mapping")
+    return facts
+
+
+def note_damage(result: Path, what: list[str]) -> None:
+    """Note in a result what of it is damaged, so that the next run makes it again; take the note away if nothing is.
+
+    Raises
+    ------
+    StoreError
+        If the disk refuses.
+    """
+    path = result / DAMAGE
+    try:
+        if what:
+            path.write_text(json.dumps(what) + "\n")
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path}: the damage cannot be noted ({error.strerror or error})") from error
+
+
+def noted_damage(result: Path) -> list[str]:
+    """Give what of a result is known to be damaged."""
+    try:
+        return [str(what) for what in json.loads((result / DAMAGE).read_text())]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        return [f"{DAMAGE} ({error})"]
+
+
+def leftovers(result: Path) -> list[Path]:
+    """Find the files that a process was writing when it was killed; zarr writes beside the file and renames."""
+    return sorted(path for path in result.rglob("*.partial") if _LEFTOVER.search(path.name) and path.is_file())
+
+
+def is_complete(partial: Path, notes: str) -> bool:
+    """Say whether nothing but the rename is missing: a publication was interrupted.
+
+    Parameters
+    ----------
+    partial : Path
+        Where a result was made.
+    notes : str
+        Name of the folder in it that `publish` takes away.
+    """
+    return (partial / PROVENANCE).is_file() and not (partial / notes).exists()
+
+
+def refuse_foreign(final: Path) -> None:
+    """Refuse to replace what is no result of seamfree.
+
+    Raises
+    ------
+    StoreError
+        If there is something of that name that seamfree has not made.
+    """
+    if os.path.lexists(final) and not (final / PROVENANCE).is_file():
+        raise StoreError(f"{final}: there is something that seamfree has not made; choose another -o, or move it away")
+
+
+def publish(partial: Path, final: Path, *, replace: bool, notes: str = ".work") -> None:
+    """Give a complete result its name.
+
+    Everything is flushed to the disk first, so that what has the name is whole after a power failure, too. Done again
+    after an interruption, it goes on where it was.
+
+    Parameters
+    ----------
+    partial : Path
+        Where it was made, in the same folder.
+    final : Path
+        Its name.
+    replace : bool
+        Whether a result of that name may be replaced; a reader sees the old or the new one, or for an instant none.
+    notes : str, optional
+        Name of a folder in `partial` that is no part of the result, if there is one. It is taken away in one step, as
+        late as possible: while it is there, an interrupted run can be resumed; once it is gone, see `is_complete`.
+
+    Raises
+    ------
+    StoreError
+        If there is such a result and it may not be replaced, or something else of that name, the result is not
+        complete, or the disk refuses.
+    """
+    if final.exists() and not replace:
+        raise StoreError(f"{final}: there is a result already; use --fresh to replace it")
+    refuse_foreign(final)
+    if not (partial / PROVENANCE).is_file():
+        raise StoreError(f"{partial}: not complete, there is no {PROVENANCE} in it; run again")
+    aside = _aside(final)
+    try:
+        for path in leftovers(partial):
+            path.unlink()
+        _flush(partial, besides=notes)
+        if aside.exists():
+            shutil.rmtree(aside)
+        aside.mkdir()
+        if (partial / notes).exists():
+            (partial / notes).rename(aside / "notes")
+        if final.exists():
+            final.rename(aside / "replaced")
+        partial.rename(final)
+        _flush_folder(final.parent)
+        shutil.rmtree(aside)
+    except OSError as error:
+        raise StoreError(f"{final}: cannot be published ({error.strerror or error})") from error
+
+
+def recover(partial: Path, final: Path, notes: str = ".work") -> bool:
+    """Finish a publication that was interrupted, and remove what it left beside the result.
+
+    To be called before anything else is done with either.
+
+    Parameters
+    ----------
+    partial, final, notes
+        As for `publish`.
+
+    Returns
+    -------
+    bool
+        Whether a result has been published.
+
+    Raises
+    ------
+    StoreError
+        If the disk refuses.
+    """
+    if is_complete(partial, notes):
+        publish(partial, final, replace=True, notes=notes)
+        return True
+    try:
+        if final.exists() and _aside(final).exists():
+            shutil.rmtree(_aside(final))
+    except OSError as error:
+        raise StoreError(f"{_aside(final)}: cannot be removed ({error.strerror or error})") from error
+    return False
+
+
+def _aside(final: Path) -> Path:
+    """Where a publication puts what goes: beside the result, for renames are within one file system."""
+    return final.with_name(f".{final.name}.old")
+
+
+def _flush(folder: Path, besides: str) -> None:
+    """Have a folder's files and names on the disk, but for those of one folder in it."""
+    for where, folders, names in os.walk(folder):
+        if Path(where) == folder and besides in folders:
+            folders.remove(besides)
+        for name in names:
+            _flush_file(Path(where, name))
+        _flush_folder(Path(where))
+
+
+def _flush_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _flush_folder(path: Path) -> None:
+    """Have the names in a folder on the disk; Windows knows no such thing."""
+    if os.name == "nt":
+        return
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -1,0 +1,1 @@
+"""Trains the bundled model, and measures how well it finds nuclei."""

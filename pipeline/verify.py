@@ -1,0 +1,214 @@
+"""Checking finished results: metadata, checksums, and whether the tiles show."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import zarr
+from ome_zarr_models import open_ome_zarr
+from pydantic import ValidationError
+
+from pipeline.errors import ImageError, ModelError, PlanError, SeamfreeError, StoreError
+from pipeline.stores.publish import PROVENANCE, checksum, note_damage, noted_damage, read_provenance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.engine.executor import Executor
+    from pipeline.planning import RunPlan
+
+__all__ = ["Check", "audit_again", "verify"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was verified.
+
+    Parameters
+    ----------
+    what : str
+        What it is.
+    passed : bool
+        Whether it is as it should be; also where the check could not be made.
+    detail : str
+        What was found.
+    made : bool
+        Whether the check could be made; the detail says why not.
+    """
+
+    what: str
+    passed: bool
+    detail: str = ""
+    made: bool = True
+
+
+def verify(
+    path: str | Path, *, audit: bool = True, windows: int | None = None, seed: int = 0, workers: int = 1
+) -> list[Check]:
+    """Check a finished result: its metadata, that no byte of its arrays has changed, and that its tiles do not show.
+
+    What is damaged is noted in the result, so that the next run makes it again.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder ``NAME.ome.zarr``.
+    audit : bool
+        Whether to compute parts of it again.
+    windows, seed, workers
+        As for `audit_again`.
+
+    Returns
+    -------
+    list of Check
+
+    Raises
+    ------
+    StoreError
+        If it is no result of seamfree, or its provenance is damaged.
+    """
+    folder = Path(path)
+    provenance = read_provenance(folder)
+    try:
+        plan, checksums = provenance["plan"], dict(provenance["checksums"])
+        groups = {"": "Image", "labels": "Labels", "labels/semantic": "ImageLabel"}
+        if plan["instances"] != "none":
+            groups["labels/instances"] = "ImageLabel"
+        if plan["probabilities"] != "none":
+            groups["probabilities"] = "Image"
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{folder / PROVENANCE}: the provenance is damaged, it does not say what the result holds "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    checks = [_check_metadata(folder, group, kind) for group, kind in groups.items()]
+    for array, expected in checksums.items():
+        same = checksum(folder / array) == expected
+        checks.append(Check(f"checksum of {array}", same, "" if same else "changed since it was written"))
+    checks += _note_damage(folder, [check.what for check in checks if not check.passed])
+    if audit:
+        if all(check.passed for check in checks):
+            checks.append(_check_seams(folder, windows, seed, workers))
+        else:
+            checks.append(Check(_SEAMS, passed=True, detail="the result itself is damaged", made=False))
+    return checks
+
+
+def _note_damage(folder: Path, what: list[str]) -> list[Check]:
+    """Tell the next run of what is damaged, and the user what that run will do."""
+    if not what and not noted_damage(folder):
+        return []
+    try:
+        note_damage(folder, what)
+    except StoreError as error:
+        return [Check("repair", passed=True, detail=f"{error}; --fresh makes the result again", made=False)]
+    return (
+        [Check("repair", passed=True, detail="the same seamfree run as before makes the result again")] if what else []
+    )
+
+
+def _check_metadata(folder: Path, group: str, expected: str) -> Check:
+    what = f"metadata of {group or 'the image'}"
+    if not (folder / group / "zarr.json").exists():
+        return Check(what, passed=False, detail="there are none")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            kind = type(open_ome_zarr(zarr.open_group(folder / group, mode="r"))).__name__
+    except Exception as error:  # noqa: BLE001 (on damaged metadata the readers raise what they like)
+        return Check(what, passed=False, detail=" ".join(f"{type(error).__name__}: {error}".splitlines()[:1]))
+    return Check(what, kind == expected, f"OME-Zarr 0.5 {kind}{'' if kind == expected else f', not {expected}'}")
+
+
+_SEAMS = "seams"
+
+
+def _check_seams(folder: Path, windows: int | None, seed: int, workers: int) -> Check:
+    from pipeline.audit import describe_faults, describe_report
+
+    try:
+        report = audit_again(folder, windows=windows, seed=seed, workers=workers)
+    except (ImageError, ModelError, PlanError) as error:
+        return Check(_SEAMS, passed=True, detail=" ".join(str(error).split()), made=False)
+    except SeamfreeError as error:
+        return Check(_SEAMS, passed=False, detail=" ".join(str(error).split()))
+    if report["passed"] is None:
+        return Check(_SEAMS, passed=True, detail=describe_report(report), made=False)
+    if not report["passed"]:
+        return Check(_SEAMS, passed=False, detail=describe_faults(report))
+    return Check(_SEAMS, passed=True, detail=describe_report(report))
+
+
+def audit_again(path: str | Path, *, windows: int | None = None, seed: int = 0, workers: int = 1) -> dict[str, Any]:
+    """Audit the seams of a finished result: with its model, and its input where it has no copy of the image.
+
+    Parameters
+    ----------
+    path : str or Path
+        Folder ``NAME.ome.zarr``.
+    windows : int, optional
+        How many windows to compute again; as many as its plan says where absent.
+    seed : int
+        Chooses the windows; 0 takes those of the run itself.
+    workers : int
+        Processes to do it in; 1 does it in this one.
+
+    Returns
+    -------
+    dict
+        As `pipeline.audit.audit_result`.
+
+    Raises
+    ------
+    ImageError, ModelError, PlanError
+        If it cannot be done: the input, the model or the device is missing or another one, or the result was made by a
+        version whose plan is not understood.
+    StoreError
+        If the result cannot be read.
+    """
+    from pipeline.audit import audit_result
+
+    plan = _plan_of(Path(path).absolute(), windows)
+    with _open_executor(plan, workers) as executor:
+
+        def run(stage: str, job: Any, total: int) -> list[dict[str, Any]]:  # noqa: ANN401 (as the executor takes it)
+            found = dict(executor.map(stage, job, plan, range(total)))
+            return [found[index] for index in range(total)]
+
+        return audit_result(plan, run, finished=True, seed=seed)
+
+
+def _plan_of(folder: Path, windows: int | None) -> RunPlan:
+    """Give the plan of a result, for the place where it lies now."""
+    from pipeline.audit import learn_footprint
+    from pipeline.audit_windows import choose_count
+    from pipeline.planning import RunPlan
+    from pipeline.site import count_gpus
+
+    try:
+        # A result may come from anywhere: what it says of code that may be run is no permission.
+        changes = {"output": str(folder), "factory": None, "trust_model_code": False}
+        plan = RunPlan.model_validate(read_provenance(folder)["plan"] | changes)
+    except (ValidationError, KeyError, TypeError) as error:
+        raise PlanError(f"{folder / PROVENANCE}: the plan is not one of this version of seamfree") from error
+    if plan.device == "cuda" and not count_gpus("auto"):
+        raise PlanError(f"{folder}: computed on a GPU, and there is none here")
+    if windows is None:
+        # A run that was told to do without an audit has a number of windows, too.
+        windows = plan.audit_windows or choose_count(plan.label_shape, plan.core, learn_footprint(plan))
+    return plan.model_copy(update={"audit_windows": windows})
+
+
+@contextmanager
+def _open_executor(plan: RunPlan, workers: int) -> Iterator[Executor]:
+    """Give what runs the jobs; a single worker is this process."""
+    from pipeline.engine.cluster import ClusterSpec, connect, open_cluster
+
+    scheduler = "serial" if workers == 1 else None
+    spec = ClusterSpec(workers, 1 if plan.device == "cpu" else 4, scheduler, ("pipeline.audit_jobs",))
+    with open_cluster(spec) as address, connect(address) as executor:
+        yield executor

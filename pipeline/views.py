@@ -1,0 +1,75 @@
+"""Arrays of a result as dask and xarray see them: lazily, with the names of axes and where the pixels lie."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import zarr
+
+from pipeline.errors import StoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import dask.array
+    import xarray
+
+__all__ = ["as_dask", "as_xarray"]
+
+
+def as_dask(array: zarr.Array[Any]) -> dask.array.Array:
+    """Give an array lazily, in pieces of whole chunks."""
+    import dask.array
+
+    lazy: dask.array.Array = dask.array.from_zarr(array)
+    return lazy
+
+
+def as_xarray(group: Path, level: int, array: zarr.Array[Any], names: tuple[str, ...]) -> xarray.DataArray:
+    """Give an array with the names of its axes, and coordinates from its OME-Zarr metadata.
+
+    Parameters
+    ----------
+    group : Path
+        Folder of the pyramid's group.
+    level : int
+        0 for full resolution.
+    array : zarr.Array
+        The array of this level.
+    names : tuple of str
+        Of the channels, where there are channels.
+
+    Returns
+    -------
+    xarray.DataArray
+        Backed by dask. Coordinates of T, Z, Y and X are the centres of pixels, in the units that they carry; those of C
+        are names.
+
+    Raises
+    ------
+    StoreError
+        If the metadata do not describe the array.
+    """
+    import xarray
+
+    try:
+        ome: Any = zarr.open_group(group, mode="r").attrs["ome"]
+        multiscale = ome["multiscales"][0]
+        axes = multiscale["axes"]
+        found = {
+            entry["type"]: entry[entry["type"]] for entry in multiscale["datasets"][level]["coordinateTransformations"]
+        }
+        scale, translation = found["scale"], found.get("translation", [0.0] * len(axes))
+        coords = {}
+        for at, axis in enumerate(axes):
+            attributes = {"units": axis["unit"]} if axis.get("unit") else {}
+            values: Any = np.arange(array.shape[at]) * scale[at] + translation[at]
+            if axis["name"] == "c":
+                values = list(names) if len(names) == array.shape[at] else np.arange(array.shape[at])
+            coords[axis["name"]] = (axis["name"], values, attributes)
+    except (KeyError, IndexError, TypeError) as error:
+        raise StoreError(
+            f"{group}: the OME-Zarr metadata do not describe level {level} ({type(error).__name__}: {error})"
+        ) from error
+    return xarray.DataArray(as_dask(array), coords, [axis["name"] for axis in axes], name=group.name)

@@ -1,0 +1,96 @@
+"""Jobs for worker processes: they must be importable there."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from pipeline.errors import ImageError
+
+
+def double(plan: int, index: int) -> dict[str, int]:
+    return {"value": plan * index}
+
+
+def fail_at_three(_plan: object, index: int) -> dict[str, int]:
+    if index == 3:
+        raise ValueError("three is too many")
+    return {}
+
+
+def refuse(plan: str, _index: int) -> dict[str, int]:
+    raise ImageError(f"{plan}: a message of one line")
+
+
+def kill_once(plan: str, index: int) -> dict[str, int]:
+    """Kill the worker, the first time that job 2 is tried."""
+    mark = Path(plan) / "killed"
+    if index == 2 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"pid": os.getpid()}
+
+
+def kill_and_tell(plan: str, index: int) -> dict[str, int]:
+    """Kill the worker whenever job 2 is tried, and count how often."""
+    if index == 2:
+        with (Path(plan) / "killed").open("ab") as file:
+            file.write(b"x")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def want_memory_alone(plan: str, index: int) -> dict[str, int]:
+    """Find too little memory for job 2, the first time."""
+    mark = Path(plan) / "wanted"
+    if index == 2 and not mark.exists():
+        mark.touch()
+        want_too_much_memory(None, index)
+    return {}
+
+
+def want_too_much_memory(_plan: object, index: int) -> dict[str, int]:
+    import numpy as np
+
+    if index == 2:
+        np.empty(2**60, dtype=np.uint8)
+    return {}
+
+
+def lose_gpu_once(plan: str, index: int) -> dict[str, int]:
+    """Fail as torch does when a GPU has gone, the first time that job 2 is tried."""
+    mark = Path(plan) / "lost"
+    if index == 2 and not mark.exists():
+        mark.write_text(str(os.getpid()))
+        raise RuntimeError("CUDA error: unspecified launch failure")
+    return {"pid": os.getpid()}
+
+
+def surroundings(_plan: object, _index: int) -> dict[str, object]:
+    """Tell what a worker finds itself in."""
+    import resource
+    import sys
+    import threading
+
+    import numpy as np
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        np.ones(2**27, dtype=np.uint8)
+    return {
+        "environment": dict(os.environ),
+        "faults": resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before,
+        "main thread": threading.current_thread() is threading.main_thread(),
+        "modules": sorted(sys.modules),
+    }
+
+
+def mark_many(path: str, total: int) -> None:
+    """Mark jobs in a ledger, and say so after each; to be killed on the way."""
+    from pipeline.engine.ledger import Ledger
+
+    with Ledger(Path(path), "digest") as ledger:
+        for index in range(total):
+            ledger.mark("stage", index, {"index": index})
+            os.write(1, f"{index}\n".encode())

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pipeline.engine.cluster import ClusterSpec, check_scheduler, connect, open_cluster
+from pipeline.engine.executor import DaskExecutor, Executor, SerialExecutor
+from pipeline.engine.workers import WORKER_ENVIRONMENT
+from pipeline.errors import ConfigError, ImageError, TileError, TileMemoryError, WorkersKilledError
+from tests.engine import jobs
+
+
+@pytest.fixture(scope="module")
+def dask_executor() -> Iterator[Executor]:
+    with open_cluster(ClusterSpec(workers=2, preload=("pipeline.jobs",))) as address, connect(address) as executor:
+        yield executor
+
+
+@pytest.fixture(params=["serial", "dask"])
+def executor(request: pytest.FixtureRequest, dask_executor: Executor) -> Executor:
+    return SerialExecutor() if request.param == "serial" else dask_executor
+
+
+def test_each_index_is_done_once_and_told_with_its_record(executor: Executor) -> None:
+    found = list(executor.map("stage", jobs.double, 7, range(100)))
+    assert sorted(index for index, _ in found) == list(range(100))
+    assert all(record == {"value": 7 * index} for index, record in found)
+
+
+def test_no_jobs_are_no_work(executor: Executor) -> None:
+    assert list(executor.map("stage", jobs.double, 7, [])) == []
+
+
+def test_an_unexpected_error_names_stage_and_index(executor: Executor) -> None:
+    with pytest.raises(TileError, match=r"segment, tile 3: ValueError: three is too many"):
+        list(executor.map("segment", jobs.fail_at_three, None, range(10)))
+
+
+def test_an_error_meant_for_the_user_arrives_as_it_is(executor: Executor) -> None:
+    with pytest.raises(ImageError, match=r"^a\.tif: a message of one line$"):
+        list(executor.map("read", jobs.refuse, "a.tif", range(3)))
+
+
+def test_after_a_failure_the_executor_goes_on(executor: Executor) -> None:
+    with pytest.raises(TileError):
+        list(executor.map("segment", jobs.fail_at_three, None, range(50)))
+    assert len(list(executor.map("segment", jobs.double, 1, range(20)))) == 20
+
+
+def test_only_a_bounded_number_of_jobs_is_in_flight(dask_executor: Executor) -> None:
+    assert isinstance(dask_executor, DaskExecutor)
+    bound = 2 * dask_executor.ahead
+    # What failed in another test may still be held by its traceback.
+    before = len(dask_executor.client.futures)
+    drawn = 0
+
+    def indices() -> Iterator[int]:
+        nonlocal drawn
+        for index in range(200):
+            drawn += 1
+            yield index
+
+    for finished, _ in enumerate(dask_executor.map("stage", jobs.double, 1, indices()), start=1):
+        # One successor is submitted before a record is given out.
+        assert drawn <= finished + bound
+        assert len(dask_executor.client.futures) <= before + bound + 1
+    assert drawn == 200
+
+
+def test_workers_keep_memory_and_have_one_thread(dask_executor: Executor) -> None:
+    ((_, found),) = dask_executor.map("stage", jobs.surroundings, None, [0])
+    for name, value in WORKER_ENVIRONMENT.items():
+        assert found["environment"][name] == str(value)
+    # 10 arrays of 128 MiB, each anew from the system, would be 327,680 faults of 4 KiB pages.
+    assert found["faults"] < 2 * 2**27 / 4096
+    assert not found["main thread"]
+    assert "pipeline.jobs" in found["modules"]
+    assert "prefect" not in found["modules"]
+
+
+def listening(process: psutil.Process) -> list[Any]:
+    return [connection.laddr for connection in process.net_connections("inet") if connection.status == "LISTEN"]
+
+
+def test_everything_listens_on_the_loopback_interface_only(dask_executor: Executor) -> None:
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    addresses = [address for member in family for address in listening(member)]
+    assert len(addresses) >= 3  # the scheduler, and two workers
+    assert {address.ip for address in addresses} == {"127.0.0.1"}
+
+
+def test_the_job_of_a_killed_worker_is_done_by_another(tmp_path: Path) -> None:
+    with open_cluster(ClusterSpec(workers=2)) as address, connect(address) as executor:
+        found = dict(executor.map("segment", jobs.kill_once, str(tmp_path), range(20)))
+    assert sorted(found) == list(range(20))
+    assert (tmp_path / "killed").exists()
+
+
+def test_a_job_that_kills_three_workers_is_named_and_takes_nobody_with_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All other jobs are done before, those, too, that were queued on the workers which it killed."""
+    done: list[int] = []
+    with open_cluster(ClusterSpec(workers=2)) as address, connect(address) as executor:
+        records = executor.map("segment", jobs.kill_and_tell, str(tmp_path), range(12))
+        with pytest.raises(WorkersKilledError, match=r"^segment, tile 2: 3 workers died of it, the last while nothing"):
+            done.extend(index for index, _ in records)
+        assert len(dict(executor.map("segment", jobs.double, 1, range(20)))) == 20
+    assert sorted(done) == [index for index in range(12) if index != 2]
+    assert (tmp_path / "killed").stat().st_size == 3
+    told = [record.getMessage() for record in caplog.records if record.name == "pipeline.engine.executor"]
+    assert told.count("segment, tile 2: a worker died that had it; it is done again") == 2
+
+
+def test_a_job_that_finds_too_little_memory_is_done_again_alone(tmp_path: Path) -> None:
+    with open_cluster(ClusterSpec(workers=2)) as address, connect(address) as executor:
+        found = dict(executor.map("segment", jobs.want_memory_alone, str(tmp_path), range(12)))
+        assert sorted(found) == list(range(12))
+        assert list(found)[-1] == 2
+        with pytest.raises(TileMemoryError, match=r"segment, tile 2: MemoryError: Unable to allocate"):
+            list(executor.map("segment", jobs.want_too_much_memory, None, range(4)))
+
+
+def test_a_worker_that_has_lost_its_gpu_is_replaced(tmp_path: Path) -> None:
+    with open_cluster(ClusterSpec(workers=2)) as address, connect(address) as executor:
+        found = dict(executor.map("segment", jobs.lose_gpu_once, str(tmp_path), range(12)))
+    assert sorted(found) == list(range(12))
+    assert found[2]["pid"] != int((tmp_path / "lost").read_text())
+
+
+def test_nothing_is_left_running() -> None:
+    with open_cluster(ClusterSpec(workers=2)) as address, connect(address) as executor:
+        records = [record for _, record in executor.map("stage", jobs.kill_once, "/nonexistent", [0, 1])]
+        workers = [psutil.Process(int(record["pid"])) for record in records]
+    deadline = time.monotonic() + 30
+    while any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers):
+        assert time.monotonic() < deadline
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("nonsense", "not of the form HOST:PORT"),
+        ("http//localhost:80", "not of the form HOST:PORT"),
+        ("tcp://127.0.0.1:9", "refused"),
+        ("127.0.0.1:9", "refused"),
+        ("127.0.0.1:99999", "not of the form HOST:PORT"),
+        ("tcp://[::1]:9", ""),
+    ],
+)
+def test_an_address_where_nothing_answers_is_a_usage_error_at_once(address: str, why: str) -> None:
+    began = time.monotonic()
+    wanted = rf"no Dask scheduler answers at {re.escape(repr(address))} \(.*{why}.*\); check --scheduler"
+    with pytest.raises(ConfigError, match=wanted), connect(address):
+        pass
+    with pytest.raises(ConfigError, match=wanted):
+        check_scheduler(address)
+    assert time.monotonic() - began < 15
+
+
+def test_no_workers_are_refused() -> None:
+    with pytest.raises(ConfigError, match="0 workers"):
+        ClusterSpec.for_machine(0, None, 0)
+
+
+def test_a_machine_gets_a_worker_per_core_or_per_gpu() -> None:
+    assert ClusterSpec.for_machine(None, None, 0).threads == 1
+    assert ClusterSpec.for_machine(None, None, 3).workers == 3
+    assert ClusterSpec.for_machine(5, None, 3).workers == 5

@@ -1,0 +1,358 @@
+"""Trials: a job is killed, the same command is given again until it is done, and nothing may show it.
+
+``python -m tests.faults`` runs many and prints a table; pytest runs some.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import tifffile
+
+from tests.faults.run import POINTS, Run, attempts, contents, injected, kill, reached
+from tests.fields import compose, load_fields
+
+__all__ = ["KINDS", "Job", "Outcome", "draw_kinds", "prepare_job", "run_trial", "tabulate"]
+
+KINDS = {
+    "driver, at a point": 5,
+    "driver, any moment": 4,
+    "worker, at a point": 5,
+    "worker, any moment": 3,
+    "all, at a point": 3,
+    "forkserver, any moment": 1,
+    "nanny, any moment": 1,
+    "scheduler, any moment": 1,
+    "prefect server, any moment": 1,
+    "driver and worker, twice": 1,
+}
+"""Who is killed and when, and how many of 25 trials are such."""
+
+WORKERS, AHEAD = 2, 2
+MOST_RUNS = 8
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is run, and what comes of it when nobody disturbs it.
+
+    Parameters
+    ----------
+    inputs : Path
+        A folder of images.
+    wanted : dict of str to bytes
+        What an undisturbed run leaves.
+    points : dict of str to int
+        How often each named point is reached in it.
+    jobs : int
+        How many jobs it does.
+    seconds : float
+        How long it takes.
+    """
+
+    inputs: Path
+    wanted: dict[str, bytes]
+    points: dict[str, int]
+    jobs: int
+    seconds: float
+
+    def arguments(self, out: Path, *way: str) -> list[str | Path]:
+        return [self.inputs, "-o", out, "--tile", "128", *(way or ("--direct", "--workers", str(WORKERS)))]
+
+
+@dataclass
+class Outcome:
+    """What became of a trial."""
+
+    kind: str
+    number: int
+    kills: int = 0
+    runs: int = 0
+    repeated: int = 0
+    faults: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def prepare_job(folder: Path) -> Job:
+    """Make the images, and run the job undisturbed."""
+    inputs = folder / "images"
+    inputs.mkdir(parents=True)
+    fields = load_fields()
+    tifffile.imwrite(inputs / "a.tif", compose(fields, (270, 300)), tile=(128, 128), compression="zlib")
+    tifffile.imwrite(inputs / "b.tif", compose(fields, (130, 150), seed=1))
+    job = Job(inputs, {}, {}, 0, 0.0)
+    run = Run(job.arguments(folder / "out"), folder / "notes")
+    assert run.wait() == 0, run.said()
+    seconds = time.monotonic() - run.began
+    points = {point: reached(folder / "notes", point) for group in POINTS.values() for point in group}
+    assert all(points.values()), points
+    done = attempts(folder / "notes")
+    assert set(done.values()) == {1}
+    return Job(inputs, contents(folder / "out"), points, len(done), seconds)
+
+
+def draw_kinds(trials: int) -> list[str]:
+    """Give so many kinds in their shares, the rare ones, too."""
+    pattern = [kind for kind, share in KINDS.items() for _ in range(share)]
+    return (pattern * -(-trials // len(pattern)))[:trials]
+
+
+def run_trial(job: Job, kind: str, number: int, seed: int, folder: Path) -> Outcome:
+    """Kill, run again until it is done, and compare.
+
+    Parameters
+    ----------
+    job : Job
+        What is run.
+    kind : str
+        One of `KINDS`.
+    number, seed : int
+        What is drawn depends on these two alone.
+    folder : Path
+        For the output and what is counted.
+    """
+    outcome = Outcome(kind, number)
+    draw = random.Random(f"{seed}-{number}-{kind}")
+    out, notes = folder / "out", folder / "notes"
+    began = time.monotonic()
+    who, _, when = kind.partition(", ")
+    with _place(who, folder) as place:
+        while True:
+            outcome.runs += 1
+            again = outcome.runs > (2 if when == "twice" else 1)
+            point, victim = ("", "self") if again else _draw_point(draw, job, who, when, outcome.runs)
+            run = Run(job.arguments(out, *place.way()), notes, point, victim, place.environment)
+            if not again and not point:
+                _kill_at_any_moment(run, who, place, draw.uniform(0.1, 1.0) * job.seconds * place.pace)
+            code = run.wait()
+            killed = _count_kills(notes, place)
+            expected = killed > outcome.kills
+            outcome.kills = killed
+            _judge(outcome, run, code, expected, who)
+            outcome.faults += [f"under a final name, but not whole: {name}" for name in _half_results(job, out)]
+            if code == 0 or outcome.runs == MOST_RUNS:
+                break
+            place.mend()
+        if code != 0:
+            outcome.faults.append(f"not done after {outcome.runs} runs; the last one said: {run.said()[-2000:]}")
+    found = contents(out)
+    outcome.faults += [f"differs: {name}" for name in sorted(job.wanted.keys() | found.keys())
+                       if found.get(name) != job.wanted.get(name)]  # fmt: skip
+    counted = attempts(notes)
+    outcome.repeated = sum(counted.values()) - len(counted)
+    if outcome.repeated > max(outcome.kills, outcome.runs - 1) * WORKERS * AHEAD:
+        outcome.faults.append(f"{outcome.repeated} jobs were done again, more than were in flight")
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+def _draw_point(draw: random.Random, job: Job, who: str, when: str, runs: int) -> tuple[str, str]:
+    """Give a named point, and who dies there."""
+    if when == "any moment":
+        return "", "self"
+    group = {"driver": "driver", "worker": "worker"}.get(who, draw.choice(["driver", "worker"]))
+    point = draw.choice(POINTS[group])
+    return f"{point}:{draw.randint(1, max(1, job.points[point] // runs))}", "all" if who == "all" else "self"
+
+
+def _judge(outcome: Outcome, run: Run, code: int, expected: bool, who: str) -> None:
+    """Note what a run should not have done or said."""
+    said = run.said()
+    if code == -999:
+        outcome.faults.append("a run did not come to its end")
+    if "Traceback" in said or "unexpected" in said:
+        outcome.faults.append(f"a run ended in a traceback: {said[-3000:]}")
+    if run.orphans:
+        outcome.faults.append(f"{run.orphans} processes outlived the command by 15 s")
+    if code not in (0, -9, -999) and not expected:
+        outcome.faults.append(f"a run that nobody disturbed failed: {said[-2000:]}")
+    if code not in (0, -999) and who in ("worker",):
+        outcome.faults.append(f"a run did not survive the death of a worker: {said[-2000:]}")
+
+
+def _half_results(job: Job, out: Path) -> list[str]:
+    """Find results that have their final name and are not what they should be."""
+    names = {name.split("/")[0] for name in job.wanted if "/" in name}
+    return [
+        name
+        for name in sorted(names)
+        if (out / name).exists()
+        and contents(out / name)
+        != {
+            path.removeprefix(f"{name}/"): content
+            for path, content in job.wanted.items()
+            if path.startswith(f"{name}/")
+        }
+    ]
+
+
+def _count_kills(notes: Path, place: Place) -> int:
+    token = notes / "killed"
+    if token.exists():
+        # One more may be killed in the next run.
+        token.rename(notes / f"killed-{len(list(notes.glob('killed-*')))}")
+    return len(list(notes.glob("killed-*"))) + place.kills
+
+
+class Place:
+    """Where runs take place: on their own."""
+
+    def __init__(self) -> None:
+        self.kills = 0
+        self.pace = 1.0
+        self.environment: dict[str, str] = {}
+
+    def way(self) -> tuple[str, ...]:
+        """Give what is added to the command."""
+        return ()
+
+    def victims(self, run: Run, who: str) -> list[psutil.Process]:
+        """Give who may be killed now."""
+        if who == "driver":
+            return [psutil.Process(run.process.pid)]
+        if who == "all":
+            return run.family()
+        return run.forkserver() if who == "forkserver" else run.workers()
+
+    def mend(self) -> None:
+        """Start again what was killed."""
+
+
+class Cluster(Place):
+    """A Dask cluster that was there before the run."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.mend()
+
+    def mend(self) -> None:
+        if "scheduler" not in self.processes or self.processes["scheduler"].poll() is not None:
+            self.close()
+            self.processes = {}
+            (self.folder / "scheduler.json").unlink(missing_ok=True)
+            self._start("scheduler", "scheduler", "--port", "0", "--no-dashboard",
+                        "--scheduler-file", str(self.folder / "scheduler.json"))  # fmt: skip
+            _wait_for(lambda: (self.folder / "scheduler.json").exists())
+        for number in range(WORKERS):
+            name = f"nanny {number}"
+            if name not in self.processes or self.processes[name].poll() is not None:
+                self._start(name, "worker", "--scheduler-file", str(self.folder / "scheduler.json"), "--nthreads", "1",
+                            "--no-dashboard", "--local-directory", str(self.folder / "dask"))  # fmt: skip
+        _wait_for(lambda: len(self._workers()) == WORKERS)
+
+    def _start(self, name: str, *arguments: str) -> None:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "dask", *arguments, "--host", "127.0.0.1"], stdout=log, stderr=log,
+                env={**_plain_environment(), **injected(self.folder / "notes"), "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+
+    def _workers(self) -> dict[str, object]:
+        from distributed import Client
+
+        with Client(scheduler_file=str(self.folder / "scheduler.json"), set_as_default=False) as client:
+            found: dict[str, object] = client.scheduler_info(n_workers=-1)["workers"]
+            return found
+
+    def way(self) -> tuple[str, ...]:
+        import json
+
+        address = json.loads((self.folder / "scheduler.json").read_text())["address"]
+        return ("--direct", "--scheduler", address)
+
+    def victims(self, _run: Run, who: str) -> list[psutil.Process]:
+        return [psutil.Process(process.pid) for name, process in self.processes.items()
+                if name.startswith(who) and process.poll() is None]  # fmt: skip
+
+    def close(self) -> None:
+        for process in reversed(self.processes.values()):
+            for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []:
+                kill(child)
+            process.kill()
+            process.wait()
+
+
+class Recorded(Place):
+    """With Prefect, on its own embedded server."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        # To start the server takes as long as the job.
+        self.pace = 2.0
+        self.environment = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+
+    def way(self) -> tuple[str, ...]:
+        return ("--workers", str(WORKERS))
+
+    def victims(self, run: Run, _who: str) -> list[psutil.Process]:
+        found = []
+        for process in run.family():
+            try:
+                if "prefect.server" in " ".join(process.cmdline()) or "uvicorn" in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+
+def _plain_environment() -> dict[str, str]:
+    import os
+
+    return {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+
+
+def _wait_for(condition: Callable[[], bool], limit: float = 60) -> None:
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@contextmanager
+def _place(who: str, folder: Path) -> Iterator[Place]:
+    folder.mkdir(parents=True, exist_ok=True)
+    if who in ("nanny", "scheduler"):
+        cluster = Cluster(folder)
+        try:
+            yield cluster
+        finally:
+            cluster.close()
+    else:
+        yield Recorded(folder) if who == "prefect server" else Place()
+
+
+def _kill_at_any_moment(run: Run, who: str, place: Place, moment: float) -> None:
+    """Kill one of those in question, a while after the start."""
+    while run.process.poll() is None:
+        if time.monotonic() - run.began >= moment and (victims := place.victims(run, who)):
+            kill(victims[int(moment * 1000) % len(victims)])
+            place.kills += 1
+            return
+        time.sleep(0.005)
+
+
+def tabulate(outcomes: list[Outcome], jobs: int) -> str:
+    """Give the table of what became of all trials."""
+    rows: list[tuple[str, ...]] = [("killed", "trials", "kills", "runs", f"jobs repeated of {jobs}", "faults")]
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(outcome.kind, []).append(outcome)
+    for kind, group in [*groups.items(), ("together", outcomes)]:
+        counts: Counter[str] = Counter()
+        for outcome in group:
+            counts.update(trials=1, kills=outcome.kills, runs=outcome.runs, repeated=outcome.repeated,
+                          faults=len(outcome.faults))  # fmt: skip
+        rows.append((kind, *(str(counts[name]) for name in ("trials", "kills", "runs", "repeated", "faults"))))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

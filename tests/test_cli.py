@@ -1,0 +1,260 @@
+"""The command line, as typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import yaml
+
+from pipeline.config import RunConfig, load_config, make_config
+from pipeline.errors import ConfigError
+
+BIN = Path(sys.executable).parent / "seamfree"
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def seamfree(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([BIN, *arguments], capture_output=True, text=True, check=False, timeout=250)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.random.default_rng(0).integers(0, 255, (60, 70), dtype=np.uint8))
+    return path
+
+
+@pytest.fixture
+def rgb(tmp_path: Path) -> Path:
+    path = tmp_path / "rgb.tif"
+    tifffile.imwrite(path, np.zeros((60, 70, 3), dtype=np.uint8), photometric="rgb")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run"], "missing argument 'INPUT...'; see 'seamfree run --help'"),
+        (["run", "{image}"], "missing option '-o' / '--output'; see 'seamfree run --help'"),
+        (["run", "{image}", "-o", "{out}", "--tile", "abc"], "invalid value for '--tile'"),
+        (["run", "{image}", "-o", "{out}", "--workers", "0"], "invalid value for '--workers'"),
+        (["run", "{image}", "-o", "{out}", "--tiles", "3"], "no such option: --tiles"),
+        (["run", "{image}", "-o", "{out}", "-m", "nothing", "--direct"], "there is no model 'nothing'"),
+        (["run", "{image}", "-o", "{out}", "--scheduler", "nonsense"], "no Dask scheduler answers at 'nonsense'"),
+        (["segment"], "no such command 'segment'; see 'seamfree --help'"),
+        (["run", "missing.tif", "-o", "out"], "missing.tif: no such file or folder"),
+        (["run", "{image}", "-o", "{out}", "--tile", "0"], "tile"),
+        (["run", "{image}", "-o", "{out}", "--instances", "magic"], "magic"),
+        (
+            ["run", "{image}", "-o", "{out}", "-c", "{config}"],
+            "tiles: there is no such setting; there are model, tile,",
+        ),
+        (["run", "{image}", "-o", "{out}", "--device", "cuda", "--direct"], "torch sees no GPU"),
+        (["run", "{image}", "{image}/../b/../a.tif", "-o", "{out}", "--direct"], "would share the result a.ome.zarr"),
+        (["inspect", "nothing"], "neither a model"),
+    ],
+)
+def test_bad_usage_is_refused_with_exit_code_2_and_one_line(
+    image: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    config = tmp_path / "bad.yaml"
+    config.write_text("tiles: 3\n")
+    (tmp_path / "b").mkdir()
+    places = {
+        "{image}/..": str(tmp_path),
+        "{image}": str(image),
+        "{out}": str(tmp_path / "out"),
+        "{config}": str(config),
+    }
+    filled = []
+    for argument in arguments:
+        text = argument
+        for mark, value in places.items():
+            text = text.replace(mark, value)
+        filled.append(text)
+    run = seamfree(*filled)
+    if "cuda" in arguments and run.returncode == 0:
+        pytest.skip("there is a GPU")
+    assert run.returncode == 2, run.stderr
+    assert message in run.stderr
+    assert run.stderr.startswith("seamfree: ")
+    assert run.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_any_argument_the_help_is_shown() -> None:
+    run = seamfree()
+    assert run.returncode == 2
+    assert "Usage: seamfree [OPTIONS] COMMAND" in run.stdout
+    assert run.stderr == ""
+
+
+def test_an_unknown_model_is_named(image: Path, tmp_path: Path) -> None:
+    run = seamfree("run", image, "-o", tmp_path / "out", "-m", "no-such-model", "--direct")
+    assert run.returncode != 0
+    assert "there is no model 'no-such-model'" in run.stderr
+    assert "nuclei-fluorescence" in run.stderr
+
+
+def test_an_image_of_too_many_channels_is_refused_before_work(rgb: Path, tmp_path: Path) -> None:
+    run = seamfree("run", rgb, "-o", tmp_path / "out", "--direct", "--scheduler", "serial")
+    assert run.returncode == 1
+    entry = json.loads((tmp_path / "out" / "run-summary.json").read_text())["images"][0]
+    assert "takes 1 channel(s) and the image has 3: 0 ('red'), 1 ('green'), 2 ('blue')" in entry["reason"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["run-summary.json"]
+
+
+def test_run_verify_and_damage(rgb: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run = seamfree("run", rgb, "-o", out, "--direct", "--scheduler", "serial", "--channel", "green", "--tile", "32")
+    assert run.returncode == 0, run.stderr
+    result = out / "rgb.ome.zarr"
+    assert seamfree("verify", result).returncode == 0
+    chunk = next(path for path in (result / "0").rglob("*") if path.is_file() and path.name == "zarr.json")
+    chunk.write_text(chunk.read_text() + " ")
+    verified = seamfree("verify", result)
+    assert verified.returncode == 1
+    assert "FAILED checksum of 0: changed since it was written" in verified.stdout
+    assert seamfree("verify", tmp_path).returncode == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are Unicode")
+@pytest.mark.parametrize("way", [["--direct"], []], ids=["direct", "prefect"])
+def test_a_name_that_is_not_utf8_stops_no_other_image(image: Path, tmp_path: Path, way: list[str]) -> None:
+    odd = tmp_path / os.fsdecode(b"\xff.tif")
+    shutil.copy(image, odd)
+    out = tmp_path / "out"
+    run = subprocess.run(
+        [BIN, "run", tmp_path, "-o", out, "--scheduler", "serial", *way],
+        env={**os.environ, "PREFECT_HOME": str(tmp_path / "home")}, capture_output=True, check=False, timeout=250,
+    )  # fmt: skip
+    assert b"Traceback" not in run.stderr
+    entries = {entry["input"]: entry for entry in json.loads((out / "run-summary.json").read_text())["images"]}
+    assert set(entries) == {str(image), str(odd)}
+    assert entries[str(image)]["status"] == "done"
+    if way:
+        assert run.returncode == 0
+        assert seamfree("verify", entries[str(odd)]["result"]).returncode == 0
+    else:
+        assert run.returncode == 1
+        assert "is not UTF-8 cannot be recorded; rename it, or use --direct" in entries[str(odd)]["reason"]
+
+
+def test_a_summary_that_cannot_be_written_says_so_in_one_line(image: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "run-summary.tmp").mkdir(parents=True)
+    run = seamfree("run", image, "-o", tmp_path / "out", "--direct", "--scheduler", "serial")
+    assert run.returncode == 1
+    assert "run-summary.json: the summary cannot be written (Is a directory); make room" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_file_is_no_result(image: Path) -> None:
+    run = seamfree("verify", image)
+    assert run.returncode == 1
+    assert run.stderr == f"seamfree: {image}: not a result of seamfree (no seamfree.json in it)\n"
+
+
+def test_a_png_is_called_one_once_and_what_to_do_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50))
+    run = seamfree("inspect", path)
+    assert run.returncode == 1
+    assert run.stderr == f"seamfree: {path}: not a TIFF file but a PNG; convert it to TIFF or OME-Zarr\n"
+
+
+def test_what_tifffile_logs_is_shown_with_debug_only(tmp_path: Path) -> None:
+    path = tmp_path / "cut.tif"
+    tifffile.imwrite(path, np.zeros((64, 64), dtype=np.uint8))
+    path.write_bytes(path.read_bytes()[:150])
+    run = seamfree("inspect", path)
+    assert run.returncode == 1
+    assert run.stderr.count("\n") == 1
+    assert run.stderr.startswith(f"seamfree: {path}: ")
+
+
+def test_an_unfinished_run_is_resumed_and_another_plans_is_not(image: Path, tmp_path: Path) -> None:
+    from pipeline.engine.executor import SerialExecutor
+    from pipeline.images.discover import InputImage
+    from pipeline.planning import Intent
+    from pipeline.run import prepare, run_image
+    from pipeline.stages import run_stage
+
+    intent = Intent(device="cpu", worker_memory=2**32)
+
+    def plan(tile: int, out: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        return prepare(make_config({"tile": tile}), InputImage(str(image), "a"), tmp_path / out, intent)
+
+    serial = SerialExecutor()
+    first = plan(32, "out")
+    for stage in ("create", "read", "statistics", "segment"):
+        run_stage(stage, first, serial)
+    assert run_stage("create", first, serial) == {"resumed": True}
+    changed = plan(16, "out")
+    assert changed.digest != first.digest
+    assert run_stage("create", changed, serial) == {"resumed": False}
+    resumed = plan(32, "other")
+    for stage in ("create", "read"):
+        run_stage(stage, resumed, serial)
+    assert run_image(resumed, serial).objects == run_image(plan(32, "third"), serial).objects
+
+
+def test_plan_and_inspect_compute_nothing(image: Path, tmp_path: Path) -> None:
+    run = seamfree("plan", image, "--tile", "30", "--json")
+    assert run.returncode == 0, run.stderr
+    plan = json.loads(run.stdout)[0]["plan"]
+    assert plan["core"] == [1, 1, 32, 32]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif"]
+    model = json.loads(seamfree("inspect", "nuclei-fluorescence", "--json").stdout)
+    assert model["local"] is True
+    assert (model["margin"], model["halo"], model["stride"]) == ([92, 92], [0, 0], [16, 16])
+    found = json.loads(seamfree("inspect", image, "--json").stdout)
+    assert found["shape"] == [1, 1, 1, 60, 70]
+    assert "nuclei-fluorescence" in seamfree("models").stdout
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_configurations_are_valid(path: Path) -> None:
+    if path.name.startswith("train-"):
+        from pipeline.training.train import TrainConfig
+
+        TrainConfig.model_validate(load_config(path))
+    else:
+        make_config(load_config(path), str(path))
+
+
+def test_the_default_configuration_states_the_defaults() -> None:
+    assert make_config(load_config(CONFIGS / "default.yaml")) == RunConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tile: -3", "tile: Input should be greater than or equal to 1, got -3"),
+        ("precision: float8", "precision: Input should be 'auto'"),
+        ("output: {probabilities: int8}", "output.probabilities: Input should be 'none'"),
+        ("instances: {methode: none}", "instances.methode: there is no such setting; there are method, classes,"),
+        ("channels: DAPI", "channels: a list is wanted, such as [DAPI], got 'DAPI'"),
+        ("channels: {a: 1}", "channels: a list is wanted, got {'a': 1}"),
+        ("instances: watershed", "instances: a mapping of settings is wanted, got 'watershed'"),
+        ("execution: {workers: 0}", "execution.workers: Input should be greater than or equal to 1, got 0"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_path_and_what_is_allowed(text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_config(yaml.safe_load(text), "my.yaml")
+    assert f"my.yaml: {message}" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["- 1", "a: [", "3"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"c\.yaml"):
+        load_config(tmp_path / "c.yaml")

@@ -1,0 +1,161 @@
+"""P1 for networks that are not seamfree's own, in each format; and what is refused before anything is computed."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from pipeline import open_result, segment
+from pipeline.cli import app
+from pipeline.config import make_config
+from pipeline.errors import ModelError
+from pipeline.models.facts import learn_facts
+from pipeline.models.library import load_model
+from pipeline.models.network import NetworkFormat
+from tests.models.foreign import FACTORY, exported, save_foreign
+from tests.models.zoo import ZOO, Net
+from tests.test_seams import TOLERANCE, real_looking, tiled, whole_pass
+
+TILED = [name for name, exhibit in ZOO.items() if exhibit.refused is None and exhibit.scale == 1]
+
+
+@pytest.mark.parametrize("name", TILED)
+def test_tiled_scores_of_any_network_equal_one_pass(tmp_path: Path, name: str) -> None:
+    exhibit = ZOO[name]
+    torch.manual_seed(3)
+    network = exhibit.make().eval()
+    with torch.inference_mode():
+        given = network(torch.zeros(1, 1, *(60,) * exhibit.dims))
+    classes = (given[exhibit.output] if exhibit.output else given).shape[1]
+    arguments = {"arguments": {"name": name}} | ({"output": exhibit.output} if exhibit.output else {})
+    model = save_foreign(
+        tmp_path / "model", exported(network, "factory"), "factory", classes, exhibit.dims, **arguments
+    )
+    image = real_looking((1, 1, 83, 71) if exhibit.dims == 2 else (1, 11, 22, 19))
+    expected = whole_pass(image, model, "float64", FACTORY)
+    scores, _ = tiled(image, model, tmp_path / "run", 32 if exhibit.dims == 2 else 8, "float64", FACTORY,
+                      scheduler="serial")  # fmt: skip
+    assert np.abs(scores - expected).max() <= TOLERANCE["float64"]
+    assert classes == 1 or expected.std() > 1e-4  # scores that vary: the comparison says something
+
+
+class Small(nn.Sequential):
+    """A network that every exporter takes."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.ConvTranspose2d(4, 4, 2, 2), nn.Conv2d(4, 2, 3, padding=1),
+        )  # fmt: skip
+
+
+def saved(folder: Path, form: NetworkFormat, **said: Any) -> str:  # noqa: ANN401
+    torch.manual_seed(1)
+    with warnings.catch_warnings():
+        # The exporters deprecate each other.
+        warnings.simplefilter("ignore")
+        return save_foreign(folder, exported(Small().eval(), form), form, **said)
+
+
+@pytest.mark.parametrize(
+    ("form", "trust"),
+    [("torchscript", False), ("torch-export", True), pytest.param("onnx", False, marks=pytest.mark.slow)],
+)
+def test_each_format_is_examined_and_tiled(tmp_path: Path, form: NetworkFormat, trust: bool) -> None:
+    model = saved(tmp_path / "model", form)
+    context = learn_facts(model, trust=trust).context
+    assert context.local, context.reason
+    assert (context.margin, context.stride, context.scale) == ((0, 0), (2, 2), (1, 1))
+    # By hand: 1 of the last, 2 of the pooled one, 1 of the first, and the other pixel of the block.
+    assert context.halo == ((5, 5) if form != "onnx" else context.halo)
+    assert all(5 <= halo <= 6 for halo in context.halo)
+    image = tmp_path / "a.tif"
+    tifffile.imwrite(image, real_looking((90, 77)), photometric="minisblack")
+    whole: list[np.ndarray] = []
+    for tile in (32, 128):
+        settings = {
+            "model": model, "tile": tile, "trust_model_code": trust, "execution": {"scheduler": "serial"},
+            "output": {"probabilities": "float32"},
+        }  # fmt: skip
+        (report,) = segment(image, tmp_path / str(tile), make_config(settings))
+        assert report.status == "done", report.reason
+        whole.append(np.asarray(open_result(tmp_path / str(tile) / "a.ome.zarr").probabilities[0]))
+    assert np.abs(whole[0] - whole[1]).max() <= TOLERANCE["float32"]
+
+
+def test_a_network_that_sees_everything_is_refused_unless_the_user_insists(tmp_path: Path) -> None:
+    name = "instance norm"
+    content = exported(ZOO[name].make(), "factory")
+    model = save_foreign(tmp_path / "model", content, "factory", arguments={"name": name})
+    image = tmp_path / "a.tif"
+    tifffile.imwrite(image, real_looking((50, 60)), photometric="minisblack")
+    settings = {"model": model, "factory": FACTORY, "execution": {"scheduler": "serial"}}
+    (report,) = segment(image, tmp_path / "out", make_config(settings))
+    assert report.status == "failed"
+    assert report.reason is not None
+    assert "down.0.body.1 (InstanceNorm2d)" in report.reason
+    assert "--allow-nonlocal" in report.reason
+    assert not list((tmp_path / "out").glob("*.zarr*"))
+    (report,) = segment(image, tmp_path / "out", make_config(settings | {"allow_nonlocal": True}))
+    assert report.status == "done", report.reason
+    provenance = json.loads((tmp_path / "out" / "a.ome.zarr" / "seamfree.json").read_text())
+    assert "seams are possible" in provenance["plan"]["seams"]
+
+
+def test_a_declared_halo_that_is_too_small_is_told_and_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = saved(tmp_path / "model", "torchscript", footprint={"halo": [2, 2]})
+    with caplog.at_level(logging.WARNING):
+        context = learn_facts(model).context
+    assert context.halo == (5, 5)
+    assert "the declared halo [2, 2] is too small" in caplog.text
+
+
+def test_no_code_runs_unless_the_user_names_it(tmp_path: Path) -> None:
+    content = exported(Net(), "factory")
+    model = save_foreign(tmp_path / "model", content, "factory", arguments={"name": "classic U-Net, same"})
+    with pytest.raises(ModelError, match=r"name it with --factory package\.module:function"):
+        learn_facts(model)
+    with pytest.raises(ModelError, match=r"--factory nowhere:make: the network cannot be made"):
+        learn_facts(model, factory="nowhere:make")
+    with pytest.raises(ModelError, match=r"gives a list, not a torch\.nn\.Module"):
+        load_model(save_foreign(tmp_path / "list", content, "factory"), factory="builtins:list")
+    with pytest.raises(ModelError, match=r"may hold pickles.*--trust-model-code"):
+        learn_facts(save_foreign(tmp_path / "export", b"", "torch-export"))
+
+
+@pytest.mark.parametrize("form", ["torchscript", "onnx"])
+def test_a_broken_file_is_an_error_that_names_it(tmp_path: Path, form: NetworkFormat) -> None:
+    model = save_foreign(tmp_path / "model", b"no network", form)
+    with pytest.raises(ModelError, match=rf"network\.bin: not a valid file of the format {form}"):
+        learn_facts(model)
+
+
+def test_wrong_channels_and_classes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"takes no image of 3 channel\(s\)"):
+        learn_facts(saved(tmp_path / "channels", "torchscript", channels=3))
+    with pytest.raises(ModelError, match=r"names 4 classes .*output '0' has 2 channels"):
+        learn_facts(saved(tmp_path / "classes", "torchscript", classes=4))
+
+
+def test_inspect_tells_what_was_derived_and_draws_it(tmp_path: Path) -> None:
+    model = saved(tmp_path / "model", "torchscript")
+    told = CliRunner().invoke(app, ["inspect", model, "--json"])
+    assert told.exit_code == 0, told.output
+    facts = json.loads(told.stdout)
+    assert facts["local"] is True
+    assert (facts["margin"], facts["halo"], facts["stride"]) == ([0, 0], [5, 5], [2, 2])
+    assert "bounded part" in facts["reason"]
+    drawn = CliRunner().invoke(app, ["inspect", model]).stdout
+    assert "a window of 24 pixels for a core of 12, which starts on a multiple of 2" in drawn
