@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.config import make_config
-from pipeline.errors import PlanError
+from pipeline.errors import ConfigError, PlanError
 from pipeline.images.discover import InputImage
 from pipeline.planning import Intent
 from pipeline.run import prepare
@@ -40,11 +40,16 @@ def test_a_text_is_a_name_before_it_is_a_number(tmp_path: Path, wish: object, nu
     assert chosen(named(tmp_path / "a.ome.tif", "1", "488", "DNA"), wish) == (number,)
 
 
-@pytest.mark.parametrize("wish", ["3", 3, -1, "-1", "561", "dna", "", "²"])
+@pytest.mark.parametrize("wish", ["3", 3, "-1", "561", "dna", "", "²"])
 def test_a_channel_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path, wish: object) -> None:
     message = re.escape(f"there is no channel {wish!r}; the image has 0 ('1'), 1 ('488'), 2 ('DNA')")
     with pytest.raises(PlanError, match=message):
         chosen(named(tmp_path / "a.ome.tif", "1", "488", "DNA"), wish)
+
+
+def test_a_negative_number_is_no_channel(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape("channels.0: Input should be greater than or equal to 0, got -1")):
+        chosen(named(tmp_path / "a.ome.tif", "1", "488", "DNA"), -1)
 
 
 def test_a_name_that_several_channels_have_is_refused_with_their_numbers(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_an_interrupted_run_goes_on_and_leaves_the_same_bytes(mosaic: Path, tmp_
     (image,) = discover([str(mosaic)])
     plan = prepare(config, image, tmp_path / "twice", Intent(device="cpu", worker_memory=2**32))
     names = stage_names(plan)
-    assert names[3:9] == ("segment", "compare", "choose", "paint", "number", "relabel")
+    assert names[4:10] == ("segment", "compare", "choose", "paint", "number", "relabel")
     for name in names[: names.index("number")]:
         run_stage(name, plan, SerialExecutor())
     run(mosaic, tmp_path / "twice", config)
