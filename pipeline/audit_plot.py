@@ -10,12 +10,29 @@ from pipeline.errors import StoreError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["draw_audit", "write_plot"]
+__all__ = ["draw_audit", "why_no_plot", "write_plot"]
 
 WIDTH, HEIGHT = 420, 240
 """Of one panel."""
 
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 48, 44
+
+
+def why_no_plot(report: dict[str, Any]) -> str | None:
+    """Say why there is nothing to draw, if so.
+
+    Parameters
+    ----------
+    report : dict
+        The ``audit`` of a provenance.
+    """
+    if "seams" not in report:
+        return "the run made no audit"
+    if report["seams"] is None:
+        return "the result has no objects"
+    if not report["seams"]["profile"]:
+        return "the image is a single tile and has no seams"
+    return None
 
 
 def draw_audit(report: dict[str, Any], title: str) -> str:
@@ -39,9 +56,9 @@ def draw_audit(report: dict[str, Any], title: str) -> str:
     StoreError
         If the report has nothing about seams between objects.
     """
-    seams = report.get("seams")
-    if not seams or not seams["profile"]:
-        raise StoreError(f"{title}: there is nothing to draw, the result has no objects, no seams, or no audit")
+    if (why := why_no_plot(report)) is not None:
+        raise StoreError(f"{title}: there is nothing to draw: {why}")
+    seams = report["seams"]
     halfway = {row["axis"]: row["straight"] for row in seams["table"] if row["where"] == "halfway"}
     top = max([*halfway.values(), *(max(found["straight"]) for found in seams["profile"].values())])
     panels = [

@@ -354,10 +354,14 @@ def verify(
         verdict = ("ok    " if check.passed else "FAILED") if check.made else "not made"
         typer.echo(printable(f"{verdict} {check.what}{': ' if check.detail else ''}{check.detail}"))
     if plot is not None:
-        from pipeline.audit_plot import write_plot
+        from pipeline.audit_plot import why_no_plot, write_plot
         from pipeline.results import open_result
 
-        write_plot(plot, open_result(result).provenance.get("audit", {}), result.name)
+        report = open_result(result).provenance.get("audit", {})
+        why = why_no_plot(report)
+        if why is None:
+            write_plot(plot, report, result.name)
+        typer.echo(f"{'not made' if why else 'written'} plot: {why or plot}")
     if not all(check.passed for check in checks):
         raise typer.Exit(1)
 
@@ -377,9 +381,7 @@ def export(
     if geojson is not None:
         typer.echo(f"{geojson}: {opened.write_geojson(geojson):,} objects")
     if anndata is not None:
-        table = opened.to_anndata()
-        table.write_h5ad(anndata)
-        typer.echo(f"{anndata}: {table.n_obs:,} objects")
+        typer.echo(f"{anndata}: {opened.write_anndata(anndata):,} objects")
 
 
 @app.command()

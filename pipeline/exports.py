@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from pipeline.results import Result
 
-__all__ = ["to_anndata", "write_geojson"]
+__all__ = ["to_anndata", "write_anndata", "write_geojson"]
 
 
 def to_anndata(result: Result) -> anndata.AnnData:
@@ -66,6 +67,50 @@ def to_anndata(result: Result) -> anndata.AnnData:
     )
 
 
+def write_anndata(result: Result, path: str | Path) -> int:
+    """Write `to_anndata` to a file.
+
+    Parameters
+    ----------
+    result : Result
+        With a table.
+    path : str or Path
+        The file, ``.h5ad``; replaced once the new one is complete.
+
+    Returns
+    -------
+    int
+        Number of objects.
+
+    Raises
+    ------
+    ConfigError
+        If anndata is not installed.
+    StoreError
+        If the result has no table, or the file cannot be written.
+    """
+    table = to_anndata(result)
+    with _replacing(Path(path)) as beside:
+        table.write_h5ad(beside)
+    return int(table.n_obs)
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """Give a name to write under; what is there takes the target's place, or goes if the writing fails."""
+    beside = target.with_name(f"{target.name}.partial")
+    try:
+        yield beside
+        beside.replace(target)
+    except BaseException as error:
+        # Where nothing was made, there is nothing to remove either.
+        if beside.is_file():
+            beside.unlink()
+        if isinstance(error, OSError) and not isinstance(error, StoreError):
+            raise StoreError(f"{target}: cannot be written ({error.strerror or error})") from error
+        raise
+
+
 def write_geojson(result: Result, path: str | Path) -> int:
     """Write the outlines of two-dimensional objects, as detections that QuPath opens.
 
@@ -92,21 +137,16 @@ def write_geojson(result: Result, path: str | Path) -> int:
     """
     if result.provenance["plan"]["spatial_ndim"] != 2:
         raise StoreError(f"{result.path}: its objects are three-dimensional; GeoJSON holds outlines in planes")
-    target = Path(path)
-    beside = target.with_name(f"{target.name}.partial")
+    # What the result lacks is told before a file is opened.
+    with open_table(result.path):
+        pass
     count = 0
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write('{"type": "FeatureCollection", "features": [')
-            for feature in _features(result):
-                file.write((",\n" if count else "\n") + json.dumps(feature, allow_nan=False))
-                count += 1
-            file.write("\n]}\n")
-        beside.replace(target)
-    except OSError as error:
-        if isinstance(error, StoreError):
-            raise
-        raise StoreError(f"{target}: cannot be written ({error.strerror or error})") from error
+    with _replacing(Path(path)) as beside, beside.open("w", encoding="utf-8") as file:
+        file.write('{"type": "FeatureCollection", "features": [')
+        for feature in _features(result):
+            file.write((",\n" if count else "\n") + json.dumps(feature, allow_nan=False))
+            count += 1
+        file.write("\n]}\n")
     return count
 
 

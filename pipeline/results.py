@@ -158,6 +158,12 @@ class Result:
 
         return to_anndata(self)
 
+    def write_anndata(self, path: str | Path) -> int:
+        """Write the table of objects as AnnData, and give their number; see `pipeline.exports.write_anndata`."""
+        from pipeline.exports import write_anndata
+
+        return write_anndata(self, path)
+
     def write_geojson(self, path: str | Path) -> int:
         """Write outlines for QuPath, and give their number; see `pipeline.exports.write_geojson`."""
         from pipeline.exports import write_geojson

@@ -70,7 +70,8 @@ def test_arrays_come_lazily_with_axes_places_and_names(result: Result) -> None:
         (lambda result: result.xarray("probabilities"), "this result has no 'probabilities'"),
         (lambda result: result.dask("image", 7), "levels 0 to 0, not 7"),
         (lambda result: result.read_table(["colour"]), "no column 'colour'; it has label, class"),
-        (lambda result: result.write_geojson("/nowhere/at/all.geojson"), "cannot be written"),
+        (lambda result: result.write_geojson("/nowhere/at/all.geojson"), "/nowhere/at/all.geojson: cannot be written"),
+        (lambda result: result.write_anndata("/nowhere/at/all.h5ad"), "/nowhere/at/all.h5ad: cannot be written"),
     ],
 )
 def test_what_is_not_there_is_told_in_a_line(result: Result, ask: Callable[[Result], Any], told: str) -> None:
@@ -122,6 +123,27 @@ def test_outlines_for_qupath_fill_the_labels(result: Result, tmp_path: Path) -> 
                 flips[min(y0, y1) : max(y0, y1), x0] += x0 == x1
         canvas += np.where(np.cumsum(flips, axis=1)[:, :-1] % 2, number, 0).astype(labels.dtype)
     np.testing.assert_array_equal(painted, labels)
+
+
+def test_anndata_is_read_as_it_was_given(result: Result, tmp_path: Path) -> None:
+    import anndata
+
+    assert result.write_anndata(tmp_path / "a.h5ad") == result.objects
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5ad"]
+    read, given = anndata.read_h5ad(tmp_path / "a.h5ad"), result.to_anndata()
+    np.testing.assert_array_equal(read.X, given.X)
+    assert read.obs["class"].tolist() == given.obs["class"].tolist()
+
+
+def test_without_a_table_nothing_is_exported_or_left_behind(result: Result, tmp_path: Path) -> None:
+    bare = tmp_path / "bare.ome.zarr"
+    shutil.copytree(result.path, bare, ignore=shutil.ignore_patterns("tables"))
+    wanted = tmp_path / "out"
+    wanted.mkdir()
+    for write in (open_result(bare).write_geojson, open_result(bare).write_anndata):
+        with pytest.raises(StoreError, match=r"bare.ome.zarr: this result has no table of objects"):
+            write(wanted / "a")
+    assert not list(wanted.iterdir())
 
 
 def test_volumes_have_no_outlines(tmp_path: Path) -> None:

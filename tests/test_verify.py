@@ -168,7 +168,26 @@ def test_the_plot_shows_each_axis_with_seams(made: Path, tmp_path: Path) -> None
     assert {"seams along y", "seams along x"} <= set(texts)
     bars = [bar for bar in root.iter("{http://www.w3.org/2000/svg}rect") if bar.get("fill") == "#c2410c"]
     assert len(bars) == 2
-    with pytest.raises(StoreError, match="nothing to draw"):
-        draw_audit({"passed": None}, "a")
+    with pytest.raises(StoreError, match="a: there is nothing to draw: the result has no objects"):
+        draw_audit({"passed": None, "seams": None}, "a")
     called = CliRunner().invoke(app, ["verify", str(result), "--no-audit", "--plot", str(tmp_path / "a.png")])
     assert isinstance(called.exception, StoreError)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"instances": {"method": "none"}}, "the result has no objects"),
+        ({"tile": 1000}, "the image is a single tile and has no seams"),
+        ({"audit": {"windows": 0}}, "the run made no audit"),
+    ],
+)
+def test_why_nothing_is_drawn_is_told_and_no_failure(
+    made: Path, tmp_path: Path, change: dict[str, Any], why: str
+) -> None:
+    settings = {"model": str(made / "model"), "tile": 64, "execution": {"scheduler": "serial"}}
+    (report,) = segment(made / "a.tif", tmp_path, make_config(settings | change))
+    called = CliRunner().invoke(app, ["verify", str(report.result), "--no-audit", "--plot", str(tmp_path / "a.svg")])
+    assert called.exit_code == 0
+    assert called.stdout.splitlines()[-1] == f"not made plot: {why}"
+    assert not (tmp_path / "a.svg").exists()
