@@ -37,9 +37,9 @@ def random_network(config: UNetConfig, seed: int = 0) -> UNet:
     return network.eval()
 
 
-def save_random_model(folder: Path, config: UNetConfig, seed: int = 0) -> str:
-    """Save such a network as a model, and give what to call it by."""
-    return _save(folder, config, random_network(config, seed))
+def save_random_model(folder: Path, config: UNetConfig, seed: int = 0, contact: tuple[str, ...] = ()) -> str:
+    """Save such a network as a model, and give what to call it by; its last class is that of objects."""
+    return _save(folder, config, random_network(config, seed), contact)
 
 
 def save_threshold_model(folder: Path, dims: int) -> str:
@@ -64,7 +64,7 @@ def save_threshold_model(folder: Path, dims: int) -> str:
     return _save(folder, config, network.eval())
 
 
-def _save(folder: Path, config: UNetConfig, network: UNet) -> str:
+def _save(folder: Path, config: UNetConfig, network: UNet, contact: tuple[str, ...] = ()) -> str:
     classes = tuple(f"class {number}" for number in range(config.classes))
     card = ModelCard(
         name=folder.name,
@@ -75,7 +75,7 @@ def _save(folder: Path, config: UNetConfig, network: UNet) -> str:
         channels=tuple(Channel(name=f"channel {number}") for number in range(config.in_channels)),
         classes=classes,
         intensity=IntensityRule(method="percentile", low=1, high=99),
-        instances=InstanceRule(method="components", classes=(classes[-1],)),
+        instances=InstanceRule(method="components", classes=(classes[-1],), contact=contact),
         training=Training(data="none", licence="none"),
         weights=Weights(sha256="0" * 64),
     )

@@ -158,6 +158,22 @@ def test_objects_of_any_shape_do_not_depend_on_tiles(tmp_path: Path, dims: Liter
         np.testing.assert_array_equal(again, expected)
 
 
+def test_components_enclose_holes_by_their_own_class_alone(tmp_path: Path) -> None:
+    """Contact between objects is no part of components, so what objects and contact enclose together is no hole."""
+    architecture = UNetConfig(depth=1, base_channels=2, classes=3)
+    model = save_random_model(tmp_path / "model", architecture, seed=0, contact=("class 1",))
+    noise = ndimage.gaussian_filter(np.random.default_rng(6).gamma(2, 100, (150, 140)), 2) * 100
+    tifffile.imwrite(tmp_path / "a.tif", noise.astype(np.uint16))
+    for tile in (24, 56, 200):
+        semantic, instances = labels(
+            tmp_path / "a.tif", tmp_path / str(tile), tile=tile, scheduler="serial", model=model, fill_holes=True
+        )
+        objects = semantic == 2
+        holes = whole_holes(objects[None, None], 2)[0, 0]
+        assert (whole_holes((semantic > 0)[None, None], 2)[0, 0] & (semantic == 0) & ~holes).any()
+        np.testing.assert_array_equal(instances, measure.label(objects | holes, connectivity=1))
+
+
 def number(parts: list[NDArray[np.integer]]) -> NDArray[np.integer]:
     """Count on from one plane, or volume, to the next."""
     counts = np.cumsum([0, *(part.max() for part in parts)])
