@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import ModelError, PlanError
-from pipeline.images.intensity import wanted_percentiles
-from pipeline.images.statistics import Counts, Search
 from pipeline.models.library import find_model
 from pipeline.models.network import usual_order
 from pipeline.models.packages import Package
-from pipeline.scaling import scale_by
+from pipeline.scaling import scale_by_own
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,16 +151,6 @@ def _arrange(values: NDArray[np.generic], order: str, usual: str) -> NDArray[np.
 
 def _scale(image: NDArray[np.generic], rule: IntensityRule) -> NDArray[np.float32]:
     """Scale an image, channels first, as those of files are: by statistics of the whole."""
-    wanted = wanted_percentiles(rule.method, rule.low, rule.high)
     image = image.astype(image.dtype.newbyteorder("="))
-    searches = [Search(image.dtype.name, wanted) for _ in image]
-    while not all(search.finished for search in searches):
-        counts = [search.count(channel) for search, channel in zip(searches, image, strict=True)]
-        if rule.together:
-            counts = [sum(counts, Counts.none())] * len(counts)
-        searches = [search.advance(each) for search, each in zip(searches, counts, strict=True)]
-    scaled = [
-        scale_by(rule, search.summary(), at).apply(channel, np.float32)
-        for at, (search, channel) in enumerate(zip(searches, image, strict=True))
-    ]
-    return np.stack(scaled).astype(np.float32)
+    scaled = zip(scale_by_own(rule, list(image)), image, strict=True)
+    return np.stack([scaling.apply(channel, np.float32) for scaling, channel in scaled]).astype(np.float32)

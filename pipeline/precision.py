@@ -15,10 +15,9 @@ import numpy as np
 
 from pipeline.bench import Bench
 from pipeline.errors import ModelError, StoreError
-from pipeline.images.intensity import Scaling, make_scaling, wanted_percentiles
-from pipeline.images.statistics import Search
 from pipeline.jobs import read_scaled
 from pipeline.planning import RunPlan
+from pipeline.scaling import scale_by_own
 from pipeline.stores.publish import read_provenance
 
 if TYPE_CHECKING:
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from pipeline.engine.executor import Executor
     from pipeline.geometry import Box, Tile
+    from pipeline.images.intensity import Scaling
     from pipeline.models.architecture import Precision
 
 __all__ = ["measure_precisions", "settle_precision"]
@@ -123,17 +123,10 @@ class _SampleBench(Bench):
     @cached_property
     def scalings(self) -> dict[tuple[int, int], Scaling]:
         plan, box = self.plan, self.tile.window
-        spatial = plan.source.shape[:1] + plan.source.shape[2:]
-        inside = box.clip(spatial)
-        found = {}
-        for channel in sorted(set(plan.channels)):
-            block = self.source.read(plan.image_box(inside, (channel, channel + 1)))
-            search = Search(plan.source.dtype, wanted_percentiles(plan.intensity.method, plan.intensity.low,
-                                                                  plan.intensity.high))  # fmt: skip
-            while not search.finished:
-                search = search.advance(search.count(block))
-            found[box.start[0], channel] = make_scaling(plan.intensity.method, search.summary())
-        return found
+        inside = box.clip(plan.source.shape[:1] + plan.source.shape[2:])
+        blocks = [self.source.read(plan.image_box(inside, (channel, channel + 1))) for channel in plan.channels]
+        scalings = scale_by_own(plan.intensity, blocks)
+        return {(box.start[0], channel): each for channel, each in zip(plan.channels, scalings, strict=True)}
 
 
 def _samples(plan: RunPlan) -> list[tuple[Tile, NDArray[np.floating]]]:

@@ -84,6 +84,16 @@ CASES: dict[str, Wish] = {
                        ("zero_mean_unit_variance", {"axes": ["y", "x"]}), ("sigmoid", {})),
         postprocessing=SIGMOID,
     ),
+    "2-D, 0.5, clipped before": Wish(
+        preprocessing=(("clip", {"min": 150.0, "max": 900.0}),
+                       ("scale_range", {"axes": ["y", "x"], "min_percentile": 1.0, "max_percentile": 99.0})),
+        postprocessing=SIGMOID,
+    ),
+    "2 channels, 0.5, numbers for each before statistics of all": Wish(
+        channels=2, preprocessing=(("scale_linear", {"axis": "channel", "gain": [-0.5, 2.0], "offset": [9.0, -1.0]}),
+                                   ("zero_mean_unit_variance", {"axes": ["channel", "y", "x"]})),
+        postprocessing=SIGMOID,
+    ),
     "2-D, 0.5, a threshold": Wish(
         preprocessing=(("zero_mean_unit_variance", {"axes": ["y", "x"]}),),
         postprocessing=(("sigmoid", {}), ("binarize", {"threshold": 0.4})),

@@ -12,13 +12,15 @@ from pipeline import precision, segment
 from pipeline.config import make_config
 from pipeline.engine.executor import SerialExecutor
 from pipeline.models.architecture import UNetConfig
+from pipeline.models.card import IntensityRule
+from pipeline.models.pixels import PixelRule
 from pipeline.planning import RunPlan
 from pipeline.precision import measure_precisions, settle_precision
 from pipeline.run import run_image
 from pipeline.stages import run_stage
 from pipeline.stores.publish import read_provenance
 from tests.random_models import save_random_model
-from tests.test_audit import noise, planned
+from tests.test_audit import changed, noise, planned
 from tests.test_seams import real_looking
 
 
@@ -57,6 +59,13 @@ def test_all_are_measured_on_tiles_of_the_image_and_recorded(image: Path, tmp_pa
     assert settled.precision_measured is not None
     assert settled.precision_measured["tolerance"] == 1e-4
     assert settle_precision(settled, SerialExecutor()) == settled
+
+
+def test_intensities_of_the_sample_are_scaled_as_the_card_says(image: Path, tmp_path: Path, model: str) -> None:
+    plan = open_plan(image, tmp_path / "out", model)
+    rule = IntensityRule(method="mean_std", eps=1.0, after=(PixelRule(kind="clip", first=(-0.5,), second=(0.25,)),))
+    (_, window), *_ = precision._samples(changed(plan, intensity=rule))
+    assert (window.min(), window.max()) == (-0.5, 0.25)
 
 
 def test_what_is_no_faster_or_labels_otherwise_is_not_taken() -> None:

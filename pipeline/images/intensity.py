@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,26 +54,6 @@ class PixelStep:
                 np.reciprocal(values, out=values)
             case _:
                 raise ValueError(f"no step is called so, or it lacks a number: {self}")
-
-    def through(self, summary: Summary) -> Summary:
-        """Give the statistics of what this step makes of an image, from the image's.
-
-        Raises
-        ------
-        ValueError
-            If the step is not a linear one, for then they do not follow.
-        """
-        if self.kind not in ("linear", "standardize") or self.first is None or self.second is None:
-            raise ValueError(f"statistics after a step {self} do not follow from those before it")
-        if self.kind == "linear":
-            gain, offset = self.first, self.second
-        else:
-            gain, offset = 1 / self.second, -self.first / self.second
-        # With a negative gain, another percentile becomes the wanted one.
-        if gain <= 0:
-            raise ValueError(f"a step {self} turns dark into bright")
-        percentiles = tuple(gain * value + offset for value in summary.percentiles)
-        return replace(summary, percentiles=percentiles, mean=gain * summary.mean + offset, std=gain * summary.std)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +142,13 @@ def make_scaling(
     eps : float
         Added to what intensities are divided by.
     before, after : sequence of PixelStep
-        What else is done to each intensity. Statistics are of what the steps before leave.
+        What else is done to each intensity, which changes no statistics: these stay those of the image in its file.
 
     Returns
     -------
     Scaling
         An image without contrast is only shifted, unless there is an `eps`.
     """
-    for step in before:
-        summary = step.through(summary)
     offset, width = 0.0, 1.0
     if method == "percentile":
         low, high = summary.percentiles

@@ -40,9 +40,3 @@ class PixelRule(BaseModel):
     def channels(self) -> int:
         """For how many channels there are numbers; 1 where all have the same."""
         return max(len(self.first), len(self.second))
-
-    @property
-    def grows(self) -> bool:
-        """Whether it is a straight line upwards: statistics of what it leaves follow from those before it."""
-        gains = self.first if self.kind == "linear" else (1.0,)
-        return self.kind in ("linear", "standardize") and all(gain is not None and gain > 0 for gain in gains)

@@ -140,21 +140,16 @@ def test_a_scaling_is_noted_and_read_again() -> None:
 
 
 @pytest.mark.parametrize("method", ["percentile", "mean_std"])
-@pytest.mark.parametrize("name", ["linear", "standardize"])
-def test_statistics_are_of_what_the_steps_before_leave(name: str, method: str) -> None:
+@pytest.mark.parametrize("name", STEPS)
+def test_statistics_are_of_the_image_whatever_is_done_to_it_before(name: str, method: str) -> None:
     step, function = STEPS[name]
-    image = pixels((40, 50), "int16").astype(np.float64)
+    image = pixels((40, 50), "int16").astype(np.float64) / 100
     wanted = wanted_percentiles(method, 2, 98)
     scaled = make_scaling(method, summarize(image, wanted), 0.5, (step,)).apply(image, np.float64)
-    left = function(image)
-    low, high = np.percentile(left, [2, 98]) if method == "percentile" else (left.mean(), left.mean() + left.std())
-    np.testing.assert_allclose(scaled, (left - low) / (high - low + 0.5), atol=1e-9)
+    low, high = np.percentile(image, [2, 98]) if method == "percentile" else (image.mean(), image.mean() + image.std())
+    np.testing.assert_allclose(scaled, (function(image) - low) / (high - low + 0.5), atol=1e-9)
 
 
-def test_statistics_do_not_follow_through_other_steps() -> None:
-    summary = summarize(pixels((20, 30), "uint8"), (1.0, 99.0))
-    for step in (STEPS["clip"][0], STEPS["sigmoid"][0], PixelStep("linear", -1.0, 0.0)):
-        with pytest.raises(ValueError, match=r"do not follow|turns dark into bright"):
-            step.through(summary)
+def test_a_step_without_its_numbers_is_an_error() -> None:
     with pytest.raises(ValueError, match="lacks a number"):
         PixelStep("linear", 1.0).apply(np.zeros(3))
