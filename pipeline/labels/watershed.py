@@ -88,8 +88,9 @@ def _distance(mask: NDArray[np.bool_], spacing: tuple[int, ...]) -> NDArray[np.f
     """Give the squared distance of each pixel to the nearest one outside; 0 everywhere where none is outside."""
     if mask.all():
         return np.zeros(mask.shape, dtype=np.float32)
+    # As bytes: edt takes three times as long for bool.
     squared: NDArray[np.float32] = edt.edtsq(
-        np.ascontiguousarray(mask), anisotropy=tuple(map(float, spacing)), black_border=False, parallel=1
+        np.ascontiguousarray(mask).view(np.uint8), anisotropy=tuple(map(float, spacing)), black_border=False, parallel=1
     )
     return squared
 
