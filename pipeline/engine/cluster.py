@@ -10,15 +10,22 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipeline.engine.executor import DaskExecutor, Executor, SerialExecutor
 from pipeline.engine.workers import START_METHOD, WORKER_ENVIRONMENT, prepare_workers
-from pipeline.errors import ConfigError
+from pipeline.errors import ClusterError, ConfigError
+
+if TYPE_CHECKING:
+    from distributed import LocalCluster
 
 __all__ = ["ClusterSpec", "check_scheduler", "connect", "open_cluster"]
 
 SERIAL = "serial"
 """The address that means: no cluster, one job after the other in this process."""
+
+STARTS = 3
+"""How often workers are started of which one dies before it has begun."""
 
 _ADDRESS = re.compile(r"(?:(?P<protocol>[a-z][a-z0-9+.-]*)://)?(?P<host>\[[^\[\]]+\]|[^\s/:\[\]]+):(?P<port>\d+)/?")
 """How the address of a scheduler is written."""
@@ -76,9 +83,7 @@ def open_cluster(spec: ClusterSpec) -> Iterator[str]:
         return
     prepare_workers(spec.preload)
     import dask
-    from distributed import LocalCluster
 
-    from pipeline.engine.nanny import SteadyNanny
     from pipeline.engine.secrecy import certificates, private_folder
 
     settings: dict[str, object] = {
@@ -97,25 +102,47 @@ def open_cluster(spec: ClusterSpec) -> Iterator[str]:
         "distributed.admin.low-level-log-length": 50,
         **certificates(),
     }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=spec.workers,
-            threads_per_worker=spec.threads,
-            worker_class=SteadyNanny,
-            host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",
-            protocol="tls://",
-            local_directory=private_folder(),
-            # What goes wrong in a job reaches the driver with the job; the rest is noise of closing connections.
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-    ):
+    with dask.config.set(settings), _start_cluster(spec, private_folder()) as cluster:
         log.info(
             "%d workers, scheduler at %s, its status at %s: all listen on the loopback interface of this machine only",
             spec.workers, cluster.scheduler_address, cluster.dashboard_link,
         )  # fmt: skip
         yield cluster.scheduler_address
+
+
+def _start_cluster(spec: ClusterSpec, folder: str) -> LocalCluster:
+    """Start scheduler and workers, again if a worker dies while it starts: a machine short of memory kills any process.
+
+    Raises
+    ------
+    ClusterError
+        If that was not enough.
+    """
+    from distributed import LocalCluster
+
+    from pipeline.engine.nanny import SteadyNanny
+
+    for attempt in range(1, STARTS + 1):
+        try:
+            return LocalCluster(
+                n_workers=spec.workers,
+                threads_per_worker=spec.threads,
+                worker_class=SteadyNanny,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                protocol="tls://",
+                local_directory=folder,
+                # What goes wrong in a job reaches the driver with the job; the rest is noise of closing connections.
+                silence_logs=logging.CRITICAL,
+            )
+        except RuntimeError as error:
+            if attempt == STARTS:
+                raise ClusterError(
+                    f"the worker processes do not start, or die at once, {STARTS} times in a row ({error}); is there "
+                    "memory for them? --workers 1 takes the least, and --scheduler serial does without"
+                ) from error
+            log.warning("a worker process died while it started; the workers are started again")
+    raise AssertionError
 
 
 def _no_scheduler(address: str, why: str) -> ConfigError:

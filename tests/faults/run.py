@@ -57,12 +57,13 @@ class Run:
     def __post_init__(self) -> None:
         self.notes.mkdir(parents=True, exist_ok=True)
         inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-        self.log = (self.notes / f"{self.mark}.log").open("w+")
+        self.log = self.notes / f"{self.mark}.log"
         self.began = time.monotonic()
-        self.process = subprocess.Popen(
-            [BIN / "seamfree", "run", *self.arguments], stdout=self.log, stderr=self.log, start_new_session=True,
-            env={**inherited, **injected(self.notes, self.point, self.victim), MARK: self.mark, **self.environment},
-        )  # fmt: skip
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [BIN / "seamfree", "run", *self.arguments], stdout=log, stderr=log, start_new_session=True,
+                env={**inherited, **injected(self.notes, self.point, self.victim), MARK: self.mark, **self.environment},
+            )  # fmt: skip
 
     def family(self) -> list[psutil.Process]:
         """Find all living processes of this run by a mark in their environment."""
@@ -90,7 +91,6 @@ class Run:
         try:
             code = self.process.wait(limit)
         except subprocess.TimeoutExpired:
-            self.log.write("THE RUN HANGS\n")
             code = -999
         self.clear()
         return code
@@ -109,8 +109,7 @@ class Run:
 
     def said(self) -> str:
         """Give all that the command has said so far."""
-        self.log.flush()
-        return Path(self.log.name).read_text(errors="replace")
+        return self.log.read_text(errors="replace")
 
 
 def injected(notes: Path, point: str = "", victim: str = "self") -> dict[str, str]:

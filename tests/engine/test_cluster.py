@@ -1,0 +1,61 @@
+"""Starting a cluster of processes on a machine that kills some of them."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import dask
+import distributed  # noqa: F401 (its defaults come first, else they would go with what is laid over them)
+import pytest
+
+from pipeline.engine.cluster import STARTS, ClusterSpec, connect, open_cluster
+from pipeline.errors import ClusterError
+
+DEADLY = """
+import os
+import signal
+from pathlib import Path
+
+for number in range({deaths}):
+    try:
+        Path({folder!r}, str(number)).touch(exist_ok=False)
+    except FileExistsError:
+        continue
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def deadly(folder: Path, deaths: int) -> dask.config.set:
+    """Let so many workers be killed while they start."""
+    folder.joinpath("deadly.py").write_text(DEADLY.format(folder=str(folder), deaths=deaths))
+    return dask.config.set({"distributed.worker.preload": [str(folder / "deadly.py")]})
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_while_it_starts_is_started_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        caplog.at_level(logging.WARNING, "pipeline"),
+        deadly(tmp_path, 1),
+        open_cluster(ClusterSpec(1)) as address,
+        connect(address) as executor,
+    ):
+        assert executor is not None
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("pipeline")] == [
+        "a worker process died while it started; the workers are started again"
+    ]
+    assert (tmp_path / "0").exists()
+
+
+@pytest.mark.slow
+def test_workers_that_never_start_are_told_in_a_line(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ClusterError, match=f"die at once, {STARTS} times in a row") as caught,
+        deadly(tmp_path, 100),
+        open_cluster(ClusterSpec(1)),
+    ):
+        raise AssertionError("unreachable")
+    assert "\n" not in str(caught.value)
+    assert len([path for path in tmp_path.iterdir() if path.name.isdigit()]) == STARTS
