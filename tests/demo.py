@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parents[1]))
 
 from pipeline import open_result
 from pipeline.overlay import overlay
-from tests.fields import DATA, compose, load_fields, write_tiled
+from tests.fields import DATA, FIELD, compose, load_fields, write_tiled
 
 EDGE = 4160
 CROP = (slice(2860, 3380), slice(2060, 2756))
@@ -35,7 +35,8 @@ def main() -> int:
         write_tiled(large, compose(fields, (EDGE, EDGE)))
         for number, field in enumerate(fields[:4]):
             tifffile.imwrite(inputs / f"field-{number}.tif", field)
-    print(f"{len(fields)} real fields; the mosaic is {EDGE} x {EDGE} pixels")
+    used = min(len(fields), -(-EDGE // FIELD[0]) * -(-EDGE // FIELD[1]))
+    print(f"a mosaic of {used} real fields, {EDGE} x {EDGE} pixels, and four fields by themselves")
     command = [str(Path(sys.executable).parent / "seamfree"), "run", str(inputs), "-o", str(results)]
     print("$ seamfree", *command[1:], flush=True)
     code = subprocess.run(command, check=False).returncode

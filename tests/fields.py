@@ -8,11 +8,12 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-__all__ = ["DATA", "compose", "load_fields", "write_tiled"]
+__all__ = ["DATA", "FIELD", "compose", "load_fields", "write_tiled"]
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "nuclei_fluorescence"
 
 FIELD = (520, 696)
+"""Shape of a field."""
 
 
 def load_fields(data: Path = DATA) -> list[NDArray[np.uint8]]:
