@@ -113,7 +113,7 @@ def segment_image(
         for stage in stage_names(plan):
             facts = run_plan_stage(stage, plan, address)
     seconds = round(perf_counter() - began, 3)
-    return ImageReport(image.name, image.path, "done", plan.output, None, facts["objects"], seconds)
+    return ImageReport(image.name, plan.source.path, "done", plan.output, None, facts["objects"], seconds)
 
 
 @flow(name="segment-folder", flow_run_name="{output}", validate_parameters=True)

@@ -82,12 +82,12 @@ def failed(image: InputImage, error: Exception, seconds: float) -> ImageReport:
     reason = without_secrets(" ".join(str(error).split()))
     if not isinstance(error, SeamfreeError):
         reason = f"unexpected {type(error).__name__}: {reason}; please report this, with the output of --debug"
-    return ImageReport(image.name, image.path, "failed", reason=reason, seconds=round(seconds, 3))
+    return ImageReport(image.name, str(Path(image.path).absolute()), "failed", reason=reason, seconds=round(seconds, 3))
 
 
 def skipped(image: InputImage, plan: RunPlan, reason: str) -> ImageReport:
     """Report on an image that has a finished result already."""
-    return ImageReport(image.name, image.path, "skipped", plan.output, reason)
+    return ImageReport(image.name, plan.source.path, "skipped", plan.output, reason)
 
 
 @contextmanager

@@ -69,9 +69,20 @@ Function = Annotated[
 Diameter = Annotated[int | None, typer.Option(min=1, help="Largest extent of an object in pixels, for overlap.")]
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"seamfree {version('seamfree')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and log more.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Say which version this is.")
+    ] = False,
 ) -> None:
     """Take the options of all commands."""
     handler = logging.StreamHandler()
@@ -214,7 +225,8 @@ def run(
         else:
             reports = _orchestrator()(inputs=inputs, output=str(output), config=settings, fresh=fresh)
     summary = write_summary(output, reports)
-    Console().print(report_table(reports))
+    # A terminal folds long paths; a file or another program gets them whole.
+    Console(width=None if sys.stdout.isatty() else 10_000).print(report_table(reports))
     typer.echo(printable(f"summary: {summary}"))
     if any(report.status == "failed" for report in reports):
         raise typer.Exit(1)
@@ -347,22 +359,22 @@ def verify(
     plot: Annotated[Path | None, typer.Option(help="File for a plot of the run's audit, as SVG.")] = None,
 ) -> None:
     """Check a finished result: metadata, checksums, and that its tiles do not show."""
-    from pipeline.verify import verify as check_result
+    from pipeline.results import check_result, open_result
+    from pipeline.verify import verify as check
 
-    checks = check_result(result, audit=audit, windows=windows, seed=seed, workers=workers)
-    for check in checks:
-        verdict = ("ok    " if check.passed else "FAILED") if check.made else "not made"
-        typer.echo(printable(f"{verdict} {check.what}{': ' if check.detail else ''}{check.detail}"))
+    checks = check(check_result(result), audit=audit, windows=windows, seed=seed, workers=workers)
+    for found in checks:
+        verdict = ("ok    " if found.passed else "FAILED") if found.made else "not made"
+        typer.echo(printable(f"{verdict} {found.what}{': ' if found.detail else ''}{found.detail}"))
     if plot is not None:
         from pipeline.audit_plot import why_no_plot, write_plot
-        from pipeline.results import open_result
 
         report = open_result(result).provenance.get("audit", {})
         why = why_no_plot(report)
         if why is None:
             write_plot(plot, report, result.name)
         typer.echo(f"{'not made' if why else 'written'} plot: {why or plot}")
-    if not all(check.passed for check in checks):
+    if not all(found.passed for found in checks):
         raise typer.Exit(1)
 
 
@@ -373,11 +385,11 @@ def export(
     anndata: Annotated[Path | None, typer.Option(help="The table of objects as .h5ad, for scverse.")] = None,
 ) -> None:
     """Write objects of a finished result in formats of other programs."""
-    from pipeline.results import open_result
+    from pipeline.results import check_result, open_result
 
     if geojson is None and anndata is None:
         raise ConfigError("export what? give --geojson FILE or --anndata FILE")
-    opened = open_result(result)
+    opened = open_result(check_result(result))
     if geojson is not None:
         typer.echo(f"{geojson}: {opened.write_geojson(geojson):,} objects")
     if anndata is not None:

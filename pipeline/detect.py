@@ -307,7 +307,10 @@ def load_detector(name: str) -> Callable[..., Any]:
     module, colon, attribute = name.rpartition(":")
     try:
         if colon:
-            function = getattr(_load_file(Path(module)) if module.endswith(".py") else import_module(module), attribute)
+            loaded = _load_file(Path(module)) if module.endswith(".py") else import_module(module)
+            function = getattr(loaded, attribute, None)
+            if function is None:
+                raise ConfigError(f"there is no function {attribute!r} in {module}")
         else:
             found = tuple(entry_points(group=GROUP, name=name))
             if not found:
@@ -321,8 +324,8 @@ def load_detector(name: str) -> Callable[..., Any]:
         raise ConfigError(f"the function {name!r} cannot be loaded ({' '.join(str(error).split())})") from error
     if not callable(function):
         raise ConfigError(f"{name!r} is a {type(function).__name__} and cannot be called; name a function")
-    loaded: Callable[..., Any] = function
-    return loaded
+    callable_function: Callable[..., Any] = function
+    return callable_function
 
 
 def _load_file(path: Path) -> ModuleType:

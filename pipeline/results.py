@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import zarr
 
 from pipeline.errors import ConfigError, StoreError
-from pipeline.stores.publish import read_provenance
+from pipeline.stores.publish import PROVENANCE, read_provenance
 from pipeline.stores.tables import read_table
 from pipeline.views import as_dask, as_xarray
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import polars as pl
     import xarray
 
-__all__ = ["Result", "open_result"]
+__all__ = ["Result", "check_result", "open_result"]
 
 
 @dataclass(frozen=True)
@@ -176,6 +176,31 @@ def _levels(folder: Path) -> list[zarr.Array[Any]]:
     while (folder / str(len(found)) / "zarr.json").exists():
         found.append(zarr.open_array(folder / str(len(found)), mode="r"))
     return found
+
+
+def check_result(path: str | Path) -> Path:
+    """Refuse what is no finished result, and say where there are some.
+
+    Parameters
+    ----------
+    path : str or Path
+        What a user takes for the folder ``NAME.ome.zarr``.
+
+    Raises
+    ------
+    ConfigError
+        If it is none.
+    """
+    folder = Path(path)
+    if (folder / PROVENANCE).exists():
+        return folder
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder; the folder NAME.ome.zarr of a result is wanted")
+    if folder.name.endswith(".partial"):
+        raise ConfigError(f"{folder}: this result is unfinished; the same seamfree run as before goes on with it")
+    inside = sorted(found.parent for found in folder.glob(f"**/*.ome.zarr/{PROVENANCE}"))
+    hint = f"; there are {len(inside)} in it, such as {inside[0]}" if inside else ""
+    raise ConfigError(f"{folder}: not a result of seamfree (no {PROVENANCE} in it){hint}")
 
 
 def open_result(path: str | Path) -> Result:

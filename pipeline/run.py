@@ -45,7 +45,7 @@ class ImageReport:
     Parameters
     ----------
     name, input : str
-        The result's name and the input's path.
+        The result's name and the input's absolute path.
     status : str
         ``"done"``, ``"skipped"`` (there was a finished result) or ``"failed"``.
     result : str, optional

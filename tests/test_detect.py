@@ -136,7 +136,7 @@ def configured(function: str | None, method: str = "overlap", diameter: int | No
     [
         (configured("nothing"), "there is no function 'nothing' that finds objects; installed are: "),
         (configured("no.such.module:find"), "cannot be loaded"),
-        (configured("tests.detectors:nothing"), "cannot be loaded"),
+        (configured("tests.detectors:nothing"), "there is no function .nothing. in tests.detectors"),
         (configured("missing.py:find"), "cannot be loaded"),
         (configured("tests.detectors:__all__"), "cannot be called"),
         (configured(None), "needs instances.function"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pipeline import segment
 from pipeline.audit_plot import draw_audit
 from pipeline.cli import app
 from pipeline.config import make_config
-from pipeline.errors import StoreError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.models.architecture import UNetConfig
 from pipeline.stores.publish import checksum, read_provenance
 from pipeline.verify import Check, verify
@@ -191,3 +192,16 @@ def test_why_nothing_is_drawn_is_told_and_no_failure(
     assert called.exit_code == 0
     assert called.stdout.splitlines()[-1] == f"not made plot: {why}"
     assert not (tmp_path / "a.svg").exists()
+
+
+def test_what_is_no_result_is_refused_with_those_that_are(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.ome.zarr.partial").mkdir()
+    for given, told in (
+        (made / "auto", r"there are 1 in it, such as .*auto/a\.ome\.zarr"),
+        (tmp_path / "nowhere", "no such folder"),
+        (tmp_path / "a.ome.zarr.partial", "unfinished"),
+    ):
+        for command in (["verify", str(given)], ["export", str(given), "--geojson", str(tmp_path / "a.geojson")]):
+            called = CliRunner().invoke(app, command)
+            assert isinstance(called.exception, ConfigError)
+            assert re.search(told, str(called.exception))
