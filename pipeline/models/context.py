@@ -74,8 +74,8 @@ class ModelContext:
     margin : tuple of int
         Pixels that the output lacks on each side.
     reach : tuple of Margin
-        The farthest input pixel that an output sees, before and after, worst case over all phases of the poolings.
-        Empty where the network is not local.
+        The farthest input pixel that an output sees, before and after, worst case over all phases of the poolings;
+        below 0 where a coarser output does not see all of its own pixels. Empty where the network is not local.
     halo : tuple of int
         How far padding inside the network reaches into its output; 0 where no output ever sees padding.
     stride : tuple of int

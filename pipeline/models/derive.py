@@ -156,7 +156,7 @@ class _Derivation:
         local = not problem
         reason = problem
         if local:
-            far = ", ".join(str(max(reach)) for reach in reaches)
+            far = ", ".join(str(max(0, *reach)) for reach in reaches)
             reason = f"each output sees a bounded part of the image, up to {far} pixels away"
         return ModelContext(
             local=local,
@@ -295,23 +295,24 @@ class _Derivation:
         notes: tuple[str, ...] = ()
         if self.probe.opaque:
             method, notes = "perturbation", ("its operations cannot be watched: what changed with a pixel was seen",)
-        elif not self._nan_travels(axis, edge):
+        elif not self._nan_travels(axis, edge, stride):
             method, notes = "perturbation", ("an operation swallows NaN: what changed with a pixel was seen",)
         candidate = replace(candidate, method=method, notes=notes)
         flooded = ""
         slack = -(-stride // scale)
         while True:
-            # Whole halves, for a dilated kernel may step over the end of a probe.
+            # A stride of pixels, for a strided kernel may step over some; and whole halves, for a dilated one may step
+            # over the end of a probe.
             (seen,), (left, right) = (
                 self._seen(axis, edge, places, method)
-                for places in ([slice(edge // 2, edge // 2 + 1)], [slice(0, edge // 2 + 1), slice(edge // 2, edge)])
+                for places in ([_middle(edge, stride)], [slice(0, edge // 2 + 1), slice(edge // 2, edge)])
             )
             length = self._out(axis, edge) or 0
             if not seen:
                 return replace(candidate, kind="global", problem="no output depends on its input")
             if right[0] >= slack and left[-1] < length - slack:
                 break
-            flood = self._flood(axis, edge) if len(seen) == length else ""
+            flood = self._flood(axis, edge, stride) if len(seen) == length else ""
             if flood and flood == flooded:
                 problem = f"not local: after {flood}, each output depends on the whole image"
                 return replace(candidate, kind="global", problem=problem)
@@ -323,9 +324,9 @@ class _Derivation:
         candidate = self._reach(axis, edge, candidate)
         return self._steady(axis, edge, candidate)
 
-    def _flood(self, axis: int, edge: int) -> str:
-        """Name the operation after which one NaN is everywhere."""
-        _, passed = self._run(axis, self._line(edge, nan=slice(edge // 2, edge // 2 + 1)), watched=True)
+    def _flood(self, axis: int, edge: int, stride: int) -> str:
+        """Name the operation after which a few NaN are everywhere."""
+        _, passed = self._run(axis, self._line(edge, nan=_middle(edge, stride)), watched=True)
         return next((str(note) for note in passed if note.flooded), "a layer that cannot be told")
 
     def _line(self, edge: int, seed: int = 0, nan: slice | None = None) -> Tensor:
@@ -367,39 +368,40 @@ class _Derivation:
             found.append(changed.nonzero()[:, 0].tolist())
         return found
 
-    def _nan_travels(self, axis: int, edge: int) -> bool:
+    def _nan_travels(self, axis: int, edge: int, stride: int) -> bool:
         if self._travelled is None:
-            self._travelled = self._travels(axis, edge)
+            self._travelled = self._travels(axis, edge, stride)
         return self._travelled
 
-    def _travels(self, axis: int, edge: int) -> bool:
+    def _travels(self, axis: int, edge: int, stride: int) -> bool:
         """Tell whether NaN gets wherever a change does, and nowhere by itself."""
         untouched, _ = self._run(axis, self._line(edge))
         if not bool(torch.isfinite(untouched).all()):
             return False
-        middle = [slice(edge // 2, edge // 2 + 1)]
+        middle = [_middle(edge, stride)]
         (bad,), (changed,) = self._seen(axis, edge, middle, "nan"), self._seen(axis, edge, middle, "perturbation")
         return set(changed) <= set(bad)
 
     def _reach(self, axis: int, edge: int, found: _Axis) -> _Axis:
         """Measure how far outputs see, worst case over all phases, and whether they ever see padding."""
         stride, scale, margin = found.stride, found.scale, found.margin
-        # Where a probe costs a whole forward pass, one phase is tried, and the others see less than a stride farther.
-        phases = 1 if self.probe.opaque else stride
-        low = high = beyond = 0
+        # Where a probe costs a whole forward pass, all phases are changed at once: what sees any of them may see the
+        # farthest, so that what is found is up to a stride too far.
+        middle = _middle(edge, stride)
+        phases = [middle] if self.probe.opaque else [slice(at, at + 1) for at in range(middle.start, middle.stop)]
+        reach: list[tuple[int, int]] = []
+        beyond = 0
         length = self._out(axis, edge) or 0
-        pixels = range(edge // 2, edge // 2 + phases)
-        seen = self._seen(axis, edge, [slice(at, at + 1) for at in pixels], found.method)
-        for at, outputs in zip(pixels, seen, strict=True):
+        for part, outputs in zip(phases, self._seen(axis, edge, phases, found.method), strict=True):
             for output in outputs:
                 start = output * scale + margin
-                before, after = start - at, at - (start + scale - 1)
-                low, high = max(low, before), max(high, after)
+                before, after = start - part.start, part.stop - (start + scale)
+                reach.append((before, after))
                 # The first and the last output of this phase have but the margin, and then what the network pads with.
                 to_first, to_last = output * scale % stride, (length - 1 - output) * scale % stride
                 beyond = max(beyond, before - to_first, after - to_last)
-        if self.probe.opaque:
-            low, high, beyond = low + stride - 1, high + stride - 1, beyond + stride - 1
+        # Below 0 where a coarser output does not even see all of its own pixels.
+        low, high = (max(distances) for distances in zip(*reach, strict=True))
         halo = max(low, high) - margin if beyond > margin else 0
         return replace(found, reach=Margin(low, high), halo=halo)
 
@@ -407,8 +409,9 @@ class _Derivation:
         """Try whether the network gives the same for another window of the same image, a stride farther and larger."""
         assert found.reach is not None
         stride, scale = found.stride, found.scale
-        border = -(-(max(found.reach) + found.margin) // scale) + 1
-        edge = found.phase + round_up(edge + 2 * max(found.reach) + 4 * stride, stride)
+        far = max(0, *found.reach)
+        border = -(-(far + found.margin) // scale) + 1
+        edge = found.phase + round_up(edge + 2 * far + 4 * stride, stride)
         image = self._line(edge + 2 * stride, seed=1) * 4 - 2
         windows = image[:, :edge], image[:, stride:]
         (one,), (other,) = (self._run(axis, window)[0] for window in windows)
@@ -433,6 +436,11 @@ class _Derivation:
             f"{stride}, as upsampling with aligned corners, coordinates as an input, or learned positions do"
         )
         return replace(found, kind="unsteady", problem=problem)
+
+
+def _middle(edge: int, stride: int) -> slice:
+    """Give a stride of pixels in the middle: one of each phase."""
+    return slice(edge // 2, edge // 2 + stride)
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -59,6 +59,7 @@ def test_it_does_in_three_dimensions(
 
 @settings(max_examples=8, deadline=None)
 @given(classifiers(2))
+@example((Classifier(stages=((1, 2, 1), (1, 2, 1)), extent=(1, 2), hidden=(), norm=False).eval(), (1, 5), (4, 4)))
 def test_shifted_and_stitched_it_gives_an_output_for_each_pixel(
     drawn: tuple[Classifier, tuple[int, ...], tuple[int, ...]],
 ) -> None:

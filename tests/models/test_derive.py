@@ -53,13 +53,13 @@ def farthest(network: nn.Module, context: ModelContext, exhibit: Exhibit) -> lis
         edges.append(context.phase[axis] + -(-need // context.stride[axis]) * context.stride[axis])
     image = torch.rand(1, 1, *edges, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 0.1
     before = scores(network, image, exhibit)
-    found = [(0, 0)] * dims
+    found = [(-max(context.scale), -max(context.scale))] * dims
     for offset in product(*(range(stride) for stride in context.stride)):
         at = [edge // 2 + shift for edge, shift in zip(edges, offset, strict=True)]
         changed = image.clone()
         changed[(0, 0, *at)] = 1e3
         differs = (scores(network, changed, exhibit) != before).any(dim=1)[0]
-        for axis, places in enumerate(differs.nonzero().unbind(dim=1)):
+        for axis, places in enumerate(differs.nonzero().unbind(dim=1) if differs.any() else ()):
             scale, margin = context.scale[axis], context.margin[axis]
             low = int(places.max()) * scale + margin - at[axis]
             high = at[axis] - (int(places.min()) * scale + margin + scale - 1)
@@ -74,6 +74,25 @@ def test_the_receptive_field_is_what_changing_single_pixels_shows(name: str) -> 
     assert context.local, context.reason
     assert (context.method, set(context.scale)) == (exhibit.method, {exhibit.scale})
     assert [tuple(each) for each in context.reach] == farthest(network.double(), context, exhibit)
+
+
+HIDDEN = ("classic U-Net, same", "strided convolutions", "pixels that are skipped")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in HIDDEN else pytest.mark.slow) for name in LOCAL if ZOO[name].dims == 2],
+)
+def test_a_network_that_cannot_be_watched_is_said_to_see_no_less_and_hardly_more(name: str) -> None:
+    exhibit = ZOO[name]
+    network, context = derive(exhibit)
+    network.opaque = True  # type: ignore[assignment]  # as one that another runtime computes
+    hidden = derive_context(network, 1, 2, exhibit.output)
+    assert hidden.method == "perturbation"
+    assert (hidden.margin, hidden.scale, hidden.stride) == (context.margin, context.scale, context.stride)
+    for stride, told, true in zip(hidden.stride, hidden.reach, context.reach, strict=True):
+        assert all(far <= said < far + stride for said, far in zip(told, true, strict=True))
+    assert all(told >= true for told, true in zip(hidden.halo, context.halo, strict=True))
 
 
 def whole_and_tiles(network: nn.Module, footprint: Footprint, exhibit: Exhibit) -> float:

@@ -167,6 +167,19 @@ class Plain(nn.Sequential):
         super().__init__(*layers)
 
 
+class Skipping(nn.Module):
+    """Looks at each pixel's neighbours, and far around at every second pixel only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.near = nn.Conv2d(1, 2, 3, padding=1)
+        self.skip, self.far = nn.Conv2d(1, WIDTH, 1, stride=2), nn.Conv2d(WIDTH, 2, 5, padding=4, dilation=2)
+
+    def forward(self, image: Tensor) -> Tensor:
+        odd = self.skip(functional.pad(image, (-1, 1, -1, 1)))
+        return torch.as_tensor(self.near(image)) + functional.interpolate(self.far(odd), scale_factor=2.0)
+
+
 class Swallowing(nn.Module):
     """Puts 0 where something is not a number, and so hides how far it looks."""
 
@@ -226,6 +239,10 @@ ZOO: dict[str, Exhibit] = {
     "attention gates": Exhibit(lambda: Net(gates=True)),
     "plain CNN": Exhibit(lambda: Plain(1, 1, 1)),
     "strided convolutions": Exhibit(lambda: Plain(1, 2, 2), scale=4),
+    "strided kernels of one pixel": Exhibit(
+        lambda: nn.Sequential(nn.Conv2d(1, WIDTH, 1, 2), nn.ReLU(), nn.Conv2d(WIDTH, 2, 1, 2)), scale=4
+    ),
+    "pixels that are skipped": Exhibit(Skipping),
     "two heads, the second": Exhibit(lambda: Net(heads=True), output="edges"),
     "NaN swallowed": Exhibit(Swallowing, method="perturbation"),
     "instance norm": Exhibit(lambda: Net(norm="instance"), refused="down.0.body.1 (InstanceNorm2d)"),
