@@ -39,6 +39,9 @@ _STRIDES = (1, 2, 4, 8, 16, 32, 64, 3, 6, 12, 24, 48, 5, 10, 20, 40, 128)
 
 _LARGEST_STRIDE = 512
 
+_GROWTHS = (2**7 * 3**2 * 5 * 7, 2**4 * 3**5 * 5**3 * 7**2 * 11 * 13)
+"""By how many pixels an image grows to show the stride: multiples of the common ones, and of most others."""
+
 _FIRST_PROBE = 128
 """Pixels of the smallest probe: a single kernel that reaches farther would step over its ends, unseen."""
 
@@ -122,7 +125,6 @@ class _Derivation:
         self.probe, self.dims = probe, probe.dims
         self.longest = min(longest, _LONGEST_OPAQUE[probe.dims]) if probe.opaque else longest
         self.base = self._find_base(first)
-        self._travelled: bool | None = None
         shapes = self.probe.sizes(self.base) or {}
         self.name = output if output is not None else next(iter(shapes))
         if self.name not in shapes:
@@ -226,7 +228,6 @@ class _Derivation:
 
     def _guess_stride(self, axis: int) -> int | None:
         """Tell the stride from how sizes on the way grow with the input; None where that cannot be watched."""
-        growth = 2**7 * 3**2 * 5 * 7 if self.probe.sizes(self.base) and not self.probe.opaque else 0
         sizes = range(self.base[axis] + 1, self.base[axis] + 66)
         if self.probe.opaque:
             sizes = range(self.base[axis] + 16, self.base[axis] + 65, 16)
@@ -237,19 +238,20 @@ class _Derivation:
                 "for the whole image cannot be tiled; a fully convolutional network can, and a file exported with "
                 "dynamic axes"
             )
-        if not growth:
-            return None
+        strides = (0,) if self.probe.opaque else (self._growing_stride(axis, growth) for growth in _GROWTHS)
+        return next((stride for stride in strides if 0 < stride <= _LARGEST_STRIDE), None)
+
+    def _growing_stride(self, axis: int, growth: int) -> int:
+        """Tell the stride from what sizes on the way grow by; more than true where that is no whole number of times."""
         before = self.probe.shapes_passed(self.base)
         after = self.probe.shapes_passed(self._at(axis, self.base[axis] + growth))
-        if not before[0] or not after[0] or len(before[1]) != len(after[1]):
-            return None
-        stride = 1
-        for one, other in zip(before[1], after[1], strict=True):
+        stride = 1 if before[0] and after[0] and len(before[1]) == len(after[1]) else 0
+        for one, other in zip(before[1], after[1], strict=True) if stride else ():
             for small, large in zip(one.shapes, other.shapes, strict=True):
                 if len(small) == self.dims + 2 and large[2 + axis] > small[2 + axis]:
                     ratio = Fraction(growth, large[2 + axis] - small[2 + axis])
                     stride = lcm(stride, ratio.numerator)
-        return stride if stride <= _LARGEST_STRIDE else None
+        return stride
 
     def _candidates(self, axis: int, stride: int) -> list[_Axis]:
         """Give the phases of legal sizes, the likeliest first: what loses least, evenly on both sides."""
@@ -369,11 +371,6 @@ class _Derivation:
         return found
 
     def _nan_travels(self, axis: int, edge: int, stride: int) -> bool:
-        if self._travelled is None:
-            self._travelled = self._travels(axis, edge, stride)
-        return self._travelled
-
-    def _travels(self, axis: int, edge: int, stride: int) -> bool:
         """Tell whether NaN gets wherever a change does, and nowhere by itself."""
         untouched, _ = self._run(axis, self._line(edge))
         if not bool(torch.isfinite(untouched).all()):
@@ -417,7 +414,8 @@ class _Derivation:
         (one,), (other,) = (self._run(axis, window)[0] for window in windows)
         step = stride // scale
         last = one.shape[1] - border
-        if _alike(one[:, border + step : last], other[:, border : last - step]):
+        # There is nothing to compare where outputs are fewer than the scale says.
+        if last > border + step and _alike(one[:, border + step : last], other[:, border : last - step]):
             return found
         layer = "a layer that cannot be told"
         before, after = (self._run(axis, window, watched=True)[1] for window in windows)
