@@ -36,7 +36,7 @@ Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, f
 Model = Annotated[
     str | None, typer.Option("-m", "--model", help="A bundled model's name, a model's folder, or a package.")
 ]
-Config = Annotated[Path | None, typer.Option("-c", "--config", help="Settings, as YAML.")]
+Config = Annotated[Path | None, typer.Option("-c", "--config", readable=False, help="Settings, as YAML.")]
 Tile = Annotated[int | None, typer.Option(help="Edge of a tile's core in pixels, rounded up to a legal one.")]
 Channels = Annotated[list[str] | None, typer.Option("--channel", help="Channel that feeds the model; repeatable.")]
 Series = Annotated[int | None, typer.Option(help="Which image of a file that holds several.")]
@@ -273,24 +273,7 @@ def plan(
         typer.echo(json.dumps(entries, indent=2))
     else:
         for found in overviews:
-            typer.echo(printable(found.input))
-            if found.plan is None:
-                typer.echo(printable(f"  cannot be run: {found.reason}"))
-                continue
-            decided = found.plan
-            spatial = slice(4 - decided.spatial_ndim, None)
-            arithmetic = "a precision to be measured" if decided.precision_open else decided.precision
-            lines = {
-                "image": f"{dict(zip('TCZYX', decided.source.shape, strict=True))} {decided.source.dtype}",
-                "tiles": f"{len(decided.tiles):,}, core {decided.core[spatial]}, "
-                f"window {decided.tiles.window_shape[spatial]}",
-                "network": f"{decided.model}, {arithmetic} on {decided.device}",
-                "memory": f"about {decided.window_bytes / 2**20:,.0f} MiB for a tile, in each worker",
-                "disk": f"at most {decided.disk_bytes / 2**20:,.0f} MiB",
-                "plan": decided.digest[:16],
-            }
-            for name, text in lines.items():
-                typer.echo(f"  {name:<8}{text}")
+            typer.echo("\n".join(map(printable, found.lines())))
     if any(found.plan is None for found in overviews):
         raise typer.Exit(1)
 

@@ -39,6 +39,23 @@ class Overview:
     plan: RunPlan | None
     reason: str | None = None
 
+    def lines(self) -> list[str]:
+        """Tell the essence of it."""
+        if self.plan is None:
+            return [self.input, f"  cannot be run: {self.reason}"]
+        plan = self.plan
+        spatial = slice(4 - plan.spatial_ndim, None)
+        arithmetic = "a precision to be measured" if plan.precision_open else plan.precision
+        told = {
+            "image": f"{dict(zip('TCZYX', plan.source.shape, strict=True))} {plan.source.dtype}",
+            "tiles": f"{len(plan.tiles):,}, core {plan.core[spatial]}, window {plan.tiles.window_shape[spatial]}",
+            "network": f"{plan.model}, {arithmetic} on {plan.device}",
+            "memory": f"about {plan.window_bytes / 2**20:,.0f} MiB for a tile, in each worker",
+            "disk": f"at most {plan.disk_bytes / 2**20:,.0f} MiB",
+            "plan": plan.digest[:16],
+        }
+        return [self.input, *(f"  {name:<8}{text}" for name, text in told.items())]
+
 
 def plan(
     inputs: Sequence[str | Path] | str | Path, config: RunConfig | None = None, output: str | Path = "."

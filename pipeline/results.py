@@ -194,7 +194,7 @@ def check_result(path: str | Path) -> Path:
     folder = Path(path)
     if (folder / PROVENANCE).exists():
         return folder
-    if not folder.is_dir():
+    if not folder.exists():
         raise ConfigError(f"{folder}: no such folder; the folder NAME.ome.zarr of a result is wanted")
     if folder.name.endswith(".partial"):
         raise ConfigError(f"{folder}: this result is unfinished; the same seamfree run as before goes on with it")

@@ -123,7 +123,7 @@ def test_run_verify_and_damage(rgb: Path, tmp_path: Path) -> None:
     verified = seamfree("verify", result)
     assert verified.returncode == 1
     assert "FAILED checksum of 0: changed since it was written" in verified.stdout
-    assert seamfree("verify", tmp_path).returncode == 1
+    assert seamfree("verify", tmp_path).returncode == 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are Unicode")
@@ -158,7 +158,7 @@ def test_a_summary_that_cannot_be_written_says_so_in_one_line(image: Path, tmp_p
 
 def test_a_file_is_no_result(image: Path) -> None:
     run = seamfree("verify", image)
-    assert run.returncode == 1
+    assert run.returncode == 2
     assert run.stderr == f"seamfree: {image}: not a result of seamfree (no seamfree.json in it)\n"
 
 

@@ -12,6 +12,9 @@ import pytest
 from pipeline.engine.cluster import STARTS, ClusterSpec, connect, open_cluster
 from pipeline.errors import ClusterError
 
+SPEC = ClusterSpec(1, preload=("pipeline.jobs",))
+"""As elsewhere: one server of workers is for all tests."""
+
 DEADLY = """
 import os
 import signal
@@ -39,7 +42,7 @@ def test_a_worker_that_is_killed_while_it_starts_is_started_again(
     with (
         caplog.at_level(logging.WARNING, "pipeline"),
         deadly(tmp_path, 1),
-        open_cluster(ClusterSpec(1)) as address,
+        open_cluster(SPEC) as address,
         connect(address) as executor,
     ):
         assert executor is not None
@@ -54,7 +57,7 @@ def test_workers_that_never_start_are_told_in_a_line(tmp_path: Path) -> None:
     with (
         pytest.raises(ClusterError, match=f"die at once, {STARTS} times in a row") as caught,
         deadly(tmp_path, 100),
-        open_cluster(ClusterSpec(1)),
+        open_cluster(SPEC),
     ):
         raise AssertionError("unreachable")
     assert "\n" not in str(caught.value)
