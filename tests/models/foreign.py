@@ -50,6 +50,7 @@ def save_foreign(
     names = [f"class {number}" for number in range(classes)]
     footprint = said.pop("footprint", {})
     channels = said.pop("channels", 1)
+    activation = said.pop("activation", "softmax")
     card = {
         "name": folder.name,
         "description": "from elsewhere",
@@ -58,6 +59,7 @@ def save_foreign(
         "axes": "yx" if dims == 2 else "zyx",
         "channels": [{"name": f"channel {number}"} for number in range(channels)],
         "classes": names,
+        "activation": activation,
         "intensity": {"method": "percentile", "low": 1, "high": 99},
         "instances": {"method": "components", "classes": names[-1:]},
         "training": {"data": "none", "licence": "none"},
