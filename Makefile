@@ -38,6 +38,7 @@ bench: venv
 	$(BIN)/python tests/benchmarks/throughput.py
 	$(BIN)/python tests/benchmarks/memory.py
 	$(BIN)/python tests/benchmarks/labels.py
+	$(BIN)/python tests/benchmarks/sliding.py
 
 # Kills the driver, workers and servers, and runs again until done: `make faults TRIALS=25 SEED=7`. Some minutes for 25.
 TRIALS ?= 300

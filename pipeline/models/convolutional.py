@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
-from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional
 
 from pipeline.errors import ModelError
@@ -121,13 +120,24 @@ def make_fully_convolutional(network: nn.Module, channels: int, window: Sequence
     example = torch.zeros(2, channels, *window, dtype=next((each.dtype for each in network.parameters()), None))
     try:
         with torch.no_grad():
-            ShapeProp(traced).propagate(example)
+            _Shapes(traced, garbage_collect_values=True).run(example)
     except Exception as error:
         text = " ".join(str(error).split())[:200]
         raise ModelError(f"the network takes no window of {tuple(window)} pixels ({text})") from error
     made = _Conversion(traced, len(window)).convert()
     _check(network, made, channels, tuple(window))
     return made
+
+
+class _Shapes(fx.Interpreter):
+    """Runs a network and notes at each operation the shape of what it gives; errors are raised, not printed."""
+
+    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 (whatever an operation gives)
+        """Run one operation."""
+        given = super().run_node(n)
+        if isinstance(given, Tensor):
+            n.meta["shape"] = tuple(given.shape)
+        return given
 
 
 def _check(network: nn.Module, made: nn.Module, channels: int, window: tuple[int, ...]) -> None:
@@ -419,9 +429,8 @@ class _Conversion:
 
 def _shape(node: fx.Node) -> tuple[int, ...] | None:
     """Give the shape of a node's result in the classifier; None where it is no tensor."""
-    found = node.meta.get("tensor_meta")
-    shape = getattr(found, "shape", None)
-    return tuple(shape) if shape is not None else None
+    shape: tuple[int, ...] | None = node.meta.get("shape")
+    return shape
 
 
 def _per_axis(value: int | Sequence[int], dims: int) -> tuple[int, ...]:

@@ -136,6 +136,13 @@ def test_what_no_convolution_can_give_is_refused_by_the_name_of_the_layer(name: 
         make_fully_convolutional(network.eval(), 1, (12, 12))
 
 
+def test_a_window_that_it_does_not_take_is_told_in_one_line_and_nowhere_else(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ModelError, match=r"takes no window of \(20, 26\) pixels") as caught:
+        make_fully_convolutional(Classifier().eval(), 1, (20, 26))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_classifier_itself_is_left_as_it_was() -> None:
     network = Classifier().eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
