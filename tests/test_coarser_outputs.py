@@ -159,8 +159,10 @@ def test_outlines_are_in_pixels_of_the_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("resolution", ["network", pytest.param("image", marks=pytest.mark.slow)])
-def test_any_network_of_coarser_output_is_tiled(tmp_path: Path, resolution: str) -> None:
-    name = "strided convolutions"
+@pytest.mark.parametrize(
+    "name", ["strided convolutions", pytest.param("strided kernels of one pixel", marks=pytest.mark.slow)]
+)
+def test_any_network_of_coarser_output_is_tiled(tmp_path: Path, name: str, resolution: str) -> None:
     torch.manual_seed(3)
     content = exported(ZOO[name].make(), "factory")
     model = save_foreign(tmp_path / "model", content, "factory", 3, arguments={"name": name})
