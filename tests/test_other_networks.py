@@ -26,10 +26,16 @@ from tests.models.foreign import FACTORY, exported, save_foreign
 from tests.models.zoo import ZOO, Net
 from tests.test_seams import TOLERANCE, real_looking, tiled, whole_pass
 
+QUICK = (
+    "classic U-Net, valid", "3-D U-Net, anisotropic", "poolings of 2 by 4", "bilinear upsampling", "attention gates",
+    "pixels that are skipped", "two heads, the second", "NaN swallowed",
+)  # fmt: skip
 TILED = [name for name, exhibit in ZOO.items() if exhibit.refused is None and exhibit.scale == 1]
 
 
-@pytest.mark.parametrize("name", TILED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in TILED]
+)
 def test_tiled_scores_of_any_network_equal_one_pass(tmp_path: Path, name: str) -> None:
     exhibit = ZOO[name]
     torch.manual_seed(3)

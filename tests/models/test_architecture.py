@@ -119,7 +119,7 @@ def test_one_nan_reaches_exactly_as_far_as_the_footprint_says(config: UNetConfig
 
 
 @pytest.mark.parametrize("padding", ["valid", "same"])
-@pytest.mark.parametrize(("dims", "depth"), [(2, 3), (3, 2)])
+@pytest.mark.parametrize(("dims", "depth"), [(2, 3), pytest.param(3, 2, marks=pytest.mark.slow)])
 def test_the_network_commutes_with_shifts_by_its_stride_and_no_others(dims: int, depth: int, padding: str) -> None:
     config = UNetConfig.model_validate(
         {"dims": dims, "depth": depth, "base_channels": 3, "padding": padding, "norm": "batch"}

@@ -240,7 +240,7 @@ ZOO: dict[str, Exhibit] = {
     "plain CNN": Exhibit(lambda: Plain(1, 1, 1)),
     "strided convolutions": Exhibit(lambda: Plain(1, 2, 2), scale=4),
     "strided kernels of one pixel": Exhibit(
-        lambda: nn.Sequential(nn.Conv2d(1, WIDTH, 1, 2), nn.ReLU(), nn.Conv2d(WIDTH, 2, 1, 2)), scale=4
+        lambda: nn.Sequential(nn.Conv2d(1, WIDTH, 1, 2), nn.ReLU(), nn.Conv2d(WIDTH, WIDTH, 1, 2)), scale=4
     ),
     "pixels that are skipped": Exhibit(Skipping),
     "two heads, the second": Exhibit(lambda: Net(heads=True), output="edges"),
