@@ -112,7 +112,7 @@ class OutputConfig(Settings):
         default="none", description="Whether, and as what type, the class probabilities are kept."
     )
     table: bool = Field(default=True, description="Whether objects are measured, and a table of them is written.")
-    chunk: Whole = Field(default=256, ge=16, le=2**16, description="Largest edge of a chunk in Y and X, in pixels.")
+    chunk: Whole = Field(default=512, ge=16, le=2**16, description="Largest edge of a chunk in Y and X, in pixels.")
 
 
 class ExecutionConfig(Settings):

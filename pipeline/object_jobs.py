@@ -192,12 +192,13 @@ def part_batch(plan: RunPlan, index: int) -> Record:
         "counts": np.array([part.first.size for part in parted]),
         "first": np.concatenate([part.first for part in parted]),
         "at_edge": np.concatenate([part.at_edge for part in parted]),
-        "offsets": np.cumsum([0, *(part.labels.size for part in parted)]),
     }
-    # By itself, to be mapped: a core needs few of them.
-    save_array(_parted(plan, index).with_suffix(".npy"), np.concatenate([part.labels.ravel() for part in parted]))
     save_arrays(_parted(plan, index), found)
-    return {"pixels": int(found["offsets"][-1])}
+    # By themselves, to be mapped: a core needs few of them.
+    offsets = np.cumsum([0, *(part.labels.size for part in parted)])
+    save_array(plan.work / "parted" / f"{index}-offsets.npy", offsets)
+    save_array(plan.work / "parted" / f"{index}.npy", np.concatenate([part.labels.ravel() for part in parted]))
+    return {"pixels": int(offsets[-1])}
 
 
 def number_objects(plan: RunPlan, _index: int = 0) -> Record:
@@ -303,7 +304,7 @@ def _paint_crossing(plan: RunPlan, index: int, numbered: NDArray[np.uint32]) -> 
     table, offsets = bench.noted("table"), bench.noted("crossing_offsets")
     places = bench.places[_crossing_in(plan, index) - 1]
     for batch in np.unique(places[:, 0][places[:, 0] >= 0]).tolist():
-        labels_of, ends = bench.noted(f"parted/{batch}"), load_arrays(_parted(plan, batch))["offsets"]
+        labels_of, ends = bench.noted(f"parted/{batch}"), bench.noted(f"parted/{batch}-offsets")
         for place in np.unique(places[places[:, 0] == batch, 1]).tolist():
             number = int(bench.batches[batch][place])
             box = crossing.box(number)

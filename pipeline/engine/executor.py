@@ -11,12 +11,13 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
+from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
 from pipeline.errors import ClusterError, SeamfreeError, TileError, TileMemoryError, WorkersKilledError
 
-__all__ = ["DaskExecutor", "Executor", "Job", "SerialExecutor"]
+__all__ = ["MOST_TOGETHER", "TOGETHER_SECONDS", "DaskExecutor", "Executor", "Job", "SerialExecutor", "how_many"]
 
 Plan = TypeVar("Plan", contravariant=True)
 Record = TypeVar("Record", covariant=True)
@@ -24,6 +25,9 @@ Record = TypeVar("Record", covariant=True)
 
 MOST_DEATHS = 3
 """So many workers a job may kill, the last of them while nothing else runs, before it is given up."""
+
+TOGETHER_SECONDS, MOST_TOGETHER = 0.1, 64
+"""Short jobs are sent together, as many as take so long, and never more than so many."""
 
 _LOST = "the Dask scheduler is gone; what is done is kept: run again when it is back"
 
@@ -66,10 +70,14 @@ def _attempt(stage: str, job: Job[Any, Any], plan: Any, index: int) -> Any:  # n
         raise kind(stage, index, _in_one_line(error)) from error
 
 
-def _attempt_on_worker(stage: str, job: Job[Any, Any], plan: Any, index: int) -> Any:  # noqa: ANN401
-    """Run one job in a worker process, and end the process if it has lost its GPU: only another one gets it back."""
+def _attempt_on_worker(stage: str, job: Job[Any, Any], plan: Any, indices: tuple[int, ...]) -> tuple[list[Any], float]:  # noqa: ANN401
+    """Run jobs in a worker process, one after the other, and give their records and the seconds that they took.
+
+    The process ends if it has lost its GPU: only another one gets it back.
+    """
+    began = perf_counter()
     try:
-        return _attempt(stage, job, plan, index)
+        return [_attempt(stage, job, plan, index) for index in indices], perf_counter() - began
     except TileError as error:
         if not isinstance(error, TileMemoryError) and "CUDA error" in error.cause:
             os._exit(1)
@@ -98,12 +106,15 @@ class SerialExecutor:
 class DaskExecutor:
     """Runs jobs on the workers of a Dask cluster.
 
+    What a cluster does for each task takes milliseconds of the driver's machine, whatever the task. Short jobs are
+    therefore sent several at a time, as many as take a tenth of a second.
+
     Parameters
     ----------
     client : distributed.Client
         A connected client.
     ahead : int, optional
-        Jobs in flight per worker thread. Two keep a worker busy while its next job is on the way; a bounded
+        Tasks in flight per worker thread. Two keep a worker busy while its next one is on the way; a bounded
         number keeps the scheduler small however many tiles an image has.
     """
 
@@ -119,45 +130,56 @@ class DaskExecutor:
             most = max(1, sum(self.client.nthreads().values()) * self.ahead)
         except (OSError, TimeoutError) as error:
             raise ClusterError(_LOST) from error
-        waiting, alone, lonely = iter(indices), deque[int](), -1
-        flying: dict[Any, int] = {}
+        # What has to be done again goes by itself, so that it is known what it does.
+        waiting, again, alone, lonely = iter(indices), deque[int](), deque[int](), -1
+        together = 1
+        flying: dict[Any, tuple[int, ...]] = {}
         deaths = Counter[int]()
         completed = as_completed(loop=self.client.loop)
 
-        def submit(index: int) -> None:
-            future = self.client.submit(_attempt_on_worker, stage, job, plan, index, pure=False, retries=0)
-            flying[future] = index
-            completed.add(future)
+        def submit(group: tuple[int, ...]) -> None:
+            if group:
+                future = self.client.submit(_attempt_on_worker, stage, job, plan, group, pure=False, retries=0)
+                flying[future] = group
+                completed.add(future)
 
         try:
-            for index in islice(waiting, most):
-                submit(index)
+            for _ in range(most):
+                submit(tuple(islice(waiting, 1)))
             while flying:
                 future = next(completed)
-                index = flying.pop(future)
-                outcome = _outcome(future, stage, index)
+                group = flying.pop(future)
+                outcome = _outcome(future, stage, group)
                 future.release()
                 if isinstance(outcome, _Trouble):
-                    deaths[index] += outcome.deaths
-                    if index == lonely and (deaths[index] >= MOST_DEATHS or not outcome.deaths):
-                        raise _given_up(outcome, deaths[index])
+                    for index in group:
+                        deaths[index] += outcome.deaths
+                        if index == lonely and (deaths[index] >= MOST_DEATHS or not outcome.deaths):
+                            raise _given_up(outcome, deaths[index])
+                        # A worker takes with it what was queued there, too. Whoever is suspected twice runs once more
+                        # while nothing else does, and so does what found too little memory.
+                        is_suspect = not outcome.deaths or deaths[index] >= MOST_DEATHS - 1
+                        (alone if is_suspect and len(group) == 1 else again).append(index)
                     log.warning("%s; it is done again", outcome.error)
-                    # A worker takes with it what was queued there, too. Whoever is suspected twice runs once more while
-                    # nothing else does, and so does what found too little memory.
-                    if outcome.deaths and deaths[index] < MOST_DEATHS - 1:
-                        waiting = chain([index], waiting)
-                    else:
-                        alone.append(index)
-                for following in islice(waiting, 1):
-                    submit(following)
+                else:
+                    together = how_many(len(group), outcome.seconds)
+                submit((again.popleft(),) if again else tuple(islice(waiting, together)))
                 if alone and not flying:
                     lonely = alone.popleft()
-                    submit(lonely)
+                    submit((lonely,))
                 if not isinstance(outcome, _Trouble):
-                    yield index, outcome
+                    yield from zip(group, outcome.records, strict=True)
         finally:
             if flying:
                 self.client.cancel(list(flying))
+
+
+def how_many(count: int, seconds: float) -> int:
+    """Give how many jobs to send together next, when so many took so long. At most twice as many: the next may differ.
+
+    Times decide only who does what together, never what is done.
+    """
+    return max(1, min(2 * count, int(TOGETHER_SECONDS * count / max(seconds, 1e-6)), MOST_TOGETHER))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,16 +190,24 @@ class _Trouble:
     deaths: int = 0
 
 
-def _outcome(future: Any, stage: str, index: int) -> Any:  # noqa: ANN401 (distributed is untyped; a record, or trouble)
-    """Give what a job reported, or what kept it from being done; raise what cannot be helped."""
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What jobs have reported, in their order, and the seconds that they took together."""
+
+    records: list[Any]
+    seconds: float
+
+
+def _outcome(future: Any, stage: str, group: tuple[int, ...]) -> _Done | _Trouble:  # noqa: ANN401 (untyped)
+    """Give what jobs reported, or what kept them from being done; raise what cannot be helped."""
     from distributed import CancelledError
     from distributed.scheduler import KilledWorker
 
     try:
-        return future.result()
+        return _Done(*future.result())
     except KilledWorker as error:
         # A cluster of others may have tried it several times already.
-        return _Trouble(TileError(stage, index, "a worker died that had it"), int(error.allowed_failures) + 1)
+        return _Trouble(TileError(stage, group[0], "a worker died that had it"), int(error.allowed_failures) + 1)
     except TileMemoryError as error:
         return _Trouble(error)
     except CancelledError as error:

@@ -106,8 +106,10 @@ def _part(
     count = where.size
     # From the deepest to the shallowest, equal ones by raster position. Numbers of 16 bits are sorted the fastest.
     # They are whole: a difference of floats would round where another component reaches thousands of pixels deep.
-    shallow = int(squared.max()) - squared.astype(np.int64)
-    order = np.argsort(shallow.astype(np.uint16) if shallow.max() < 2**16 else shallow, kind="stable")
+    deepest = int(squared.max())
+    is_short = deepest - int(squared.min()) < 2**16
+    shallow = deepest - squared.astype(np.int32 if is_short and deepest < 2**31 else np.int64)
+    order = np.argsort(shallow.astype(np.uint16) if is_short else shallow, kind="stable")
     ranks = np.empty(count, dtype=np.int32)
     ranks[order] = np.arange(count, dtype=np.int32)
     rank_at = np.full(size, count, dtype=np.int32)

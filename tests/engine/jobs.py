@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from time import perf_counter
 
 from pipeline.errors import ImageError
 
@@ -47,6 +48,36 @@ def want_memory_alone(plan: str, index: int) -> dict[str, int]:
     if index == 2 and not mark.exists():
         mark.touch()
         want_too_much_memory(None, index)
+    return {}
+
+
+def _is_first_try(plan: str) -> bool:
+    """Count the tries of a job in a file."""
+    tries = Path(plan) / "tried"
+    count = int(tries.read_text()) if tries.exists() else 0
+    tries.write_text(str(count + 1))
+    return count == 0
+
+
+def kill_late(plan: str, index: int) -> dict[str, int]:
+    """Kill the worker, the first time that job 250 is tried."""
+    if index == 250 and _is_first_try(plan):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def want_memory_late(plan: str, index: int) -> dict[str, int]:
+    """Find too little memory for job 250, the first time."""
+    if index == 250 and _is_first_try(plan):
+        want_too_much_memory(None, 2)
+    return {}
+
+
+def take_a_while(_plan: object, _index: int) -> dict[str, int]:
+    """Work for longer than short jobs take."""
+    until = perf_counter() + 0.12
+    while perf_counter() < until:
+        pass
     return {}
 
 

@@ -2,15 +2,25 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.engine.cluster import ClusterSpec, check_scheduler, connect, open_cluster
-from pipeline.engine.executor import DaskExecutor, Executor, SerialExecutor
+from pipeline.engine.executor import (
+    MOST_TOGETHER,
+    TOGETHER_SECONDS,
+    DaskExecutor,
+    Executor,
+    SerialExecutor,
+    how_many,
+)
 from pipeline.engine.workers import WORKER_ENVIRONMENT
 from pipeline.errors import ConfigError, ImageError, TileError, TileMemoryError, WorkersKilledError
 from tests.engine import jobs
@@ -58,19 +68,36 @@ def test_only_a_bounded_number_of_jobs_is_in_flight(dask_executor: Executor) -> 
     bound = 2 * dask_executor.ahead
     # What failed in another test may still be held by its traceback.
     before = len(dask_executor.client.futures)
-    drawn = 0
+    drawn, ahead, tasks = 0, 0, 0
 
     def indices() -> Iterator[int]:
         nonlocal drawn
-        for index in range(200):
+        for index in range(2000):
             drawn += 1
             yield index
 
     for finished, _ in enumerate(dask_executor.map("stage", jobs.double, 1, indices()), start=1):
-        # One successor is submitted before a record is given out.
-        assert drawn <= finished + bound
-        assert len(dask_executor.client.futures) <= before + bound + 1
-    assert drawn == 200
+        ahead, tasks = max(ahead, drawn - finished), max(tasks, len(dask_executor.client.futures) - before)
+    assert drawn == 2000
+    # One successor is submitted before a record is given out.
+    assert tasks <= bound + 1
+    # Jobs as short as these are sent together.
+    assert bound < ahead <= (bound + 1) * MOST_TOGETHER
+
+
+def test_long_jobs_are_sent_one_by_one(dask_executor: Executor) -> None:
+    assert isinstance(dask_executor, DaskExecutor)
+    drawn = iter(range(12))
+    for finished, _ in enumerate(dask_executor.map("stage", jobs.take_a_while, None, drawn), start=1):
+        left = len(list(copy(drawn)))
+        assert 12 - left <= finished + 2 * dask_executor.ahead
+
+
+@given(st.integers(1, MOST_TOGETHER), st.floats(0, 1e3))
+def test_how_many_are_sent_together_follows_from_how_long_they_take(count: int, seconds: float) -> None:
+    number = how_many(count, seconds)
+    assert 1 <= number <= min(2 * count, MOST_TOGETHER)
+    assert number == 1 or number * seconds / count <= TOGETHER_SECONDS * (1 + 1e-9)
 
 
 def test_workers_keep_memory_and_have_one_thread(dask_executor: Executor) -> None:
@@ -116,6 +143,16 @@ def test_a_job_that_kills_three_workers_is_named_and_takes_nobody_with_it(
     assert (tmp_path / "killed").stat().st_size == 3
     told = [record.getMessage() for record in caplog.records if record.name == "pipeline.engine.executor"]
     assert told.count("segment, tile 2: a worker died that had it; it is done again") == 2
+
+
+@pytest.mark.parametrize("job", [jobs.kill_late, jobs.want_memory_late])
+def test_what_goes_wrong_among_jobs_sent_together_is_done_again_one_by_one(
+    job: Callable[[str, int], dict[str, int]], tmp_path: Path
+) -> None:
+    with open_cluster(ClusterSpec(workers=2)) as address, connect(address) as executor:
+        found = list(executor.map("segment", job, str(tmp_path), range(300)))
+    assert sorted(index for index, _ in found) == list(range(300))
+    assert int((tmp_path / "tried").read_text()) == 2
 
 
 def test_a_job_that_finds_too_little_memory_is_done_again_alone(tmp_path: Path) -> None:
