@@ -98,6 +98,8 @@ def open_cluster(spec: ClusterSpec) -> Iterator[str]:
         # The executor counts the deaths that a job may have caused, and tells them.
         "distributed.scheduler.allowed-failures": 0,
         "distributed.admin.large-graph-warning-threshold": "1GB",
+        # Who asks a worker for a record that is killed meanwhile may go on asking for so long, 30 s by default.
+        "distributed.comm.timeouts.connect": "5s",
         # Each entry keeps a plan alive: a thousand of them cost the scheduler 35 MiB.
         "distributed.admin.low-level-log-length": 50,
         **certificates(),
