@@ -1,0 +1,80 @@
+"""`seamfree inspect`, `seamfree models` and `seamfree train`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.commands.options import Factory, FullyConvolutional, Head, Resolution, Trust, settings_of
+from pipeline.errors import ConfigError
+from pipeline.printing import printable
+
+
+def inspect(
+    subject: Annotated[str, typer.Argument(metavar="MODEL|IMAGE", help="A model or an image.")],
+    factory: Factory = None,
+    trust_model_code: Trust = False,
+    head: Head = None,
+    fully_convolutional: FullyConvolutional = False,
+    resolution: Resolution = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say what a model or an image is."""
+    from dataclasses import asdict
+
+    from pipeline.inspection import describe_facts, is_model
+    from pipeline.models.context import draw_footprint
+    from pipeline.models.facts import learn_facts
+    from pipeline.models.library import bundled_models
+
+    path = Path(subject)
+    facts: dict[str, Any]
+    known = None
+    if is_model(subject):
+        use = settings_of(None, head=head, fully_convolutional=fully_convolutional, resolution=resolution).network_use
+        known = learn_facts(subject, factory=factory, trust=trust_model_code, use=use)
+        facts = describe_facts(subject, known, trust=trust_model_code)
+    elif path.exists():
+        from pipeline.images.opening import open_image
+
+        source = open_image(path)
+        facts = asdict(source.info) | ({"notes": list(source.notes)} if source.notes else {})
+        source.close()
+    else:
+        raise ConfigError(f"{subject}: neither a model ({', '.join(bundled_models())}) nor an image")
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        width = max(len(name) for name in facts) + 2
+        for name, value in facts.items():
+            typer.echo(printable(f"{name:<{width}}{value}"))
+        if known is not None:
+            typer.echo(draw_footprint(known.context))
+
+
+def models() -> None:
+    """List the models at hand."""
+    from pipeline.models.card import read_card
+    from pipeline.models.library import bundled_models
+
+    for name, folder in bundled_models().items():
+        typer.echo(f"{name}: {read_card(folder).description}")
+
+
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="Training configuration, as YAML.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder with images/*.tif and masks/*.tif.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the model.")],
+) -> None:
+    """Train a model of nuclei from images with instance masks."""
+    from rich.console import Console
+
+    from pipeline.display import show_progress
+    from pipeline.training.publish import train_model
+
+    with show_progress(Console(stderr=True), 0):
+        card = train_model(config, data, output)
+    typer.echo(f"{output}: {card.name}, {card.scores}")

@@ -1,0 +1,107 @@
+"""The options that several commands share, and the settings that come of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pipeline.config import RunConfig
+
+Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders, globs or OME-Zarr.")]
+Model = Annotated[
+    str | None, typer.Option("-m", "--model", help="A bundled model's name, a model's folder, or a package.")
+]
+Config = Annotated[Path | None, typer.Option("-c", "--config", readable=False, help="Settings, as YAML.")]
+Tile = Annotated[int | None, typer.Option(help="Edge of a tile's core in pixels, rounded up to a legal one.")]
+Channels = Annotated[list[str] | None, typer.Option("--channel", help="Channel that feeds the model; repeatable.")]
+Series = Annotated[int | None, typer.Option(help="Which image of a file that holds several.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one per core or GPU by default.")]
+Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler to join; 'serial' uses none.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where the network runs.")]
+Precision = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16", "float64"] | None, typer.Option(help="Arithmetic of the network.")
+]
+Factory = Annotated[str | None, typer.Option(help="package.module:function that makes the model's network.")]
+Trust = Annotated[bool, typer.Option("--trust-model-code", help="Run code of a package, or load a .pt2.")]
+AllowNonlocal = Annotated[
+    bool, typer.Option("--allow-nonlocal", help="Tile a network that sees everything; seams are possible.")
+]
+Head = Annotated[str | None, typer.Option(help="Which of the network's outputs, by name or number.")]
+FullyConvolutional = Annotated[
+    bool, typer.Option("--fully-convolutional", help="Let a classifier of patches slide over the image.")
+]
+Resolution = Annotated[
+    Literal["network", "image"] | None, typer.Option(help="Of coarser outputs: as they are, or at each pixel.")
+]
+Tta = Annotated[bool, typer.Option("--tta", help="Average over mirrored and transposed windows.")]
+Instances = Annotated[
+    Literal["components", "watershed", "overlap", "none"] | None, typer.Option(help="How objects are told apart.")
+]
+Function = Annotated[
+    str | None,
+    typer.Option(help="What finds objects in the network's place, for overlap: module:function, or its name."),
+]
+Diameter = Annotated[int | None, typer.Option(min=1, help="Largest extent of an object in pixels, for overlap.")]
+
+
+def settings_of(
+    config: Path | None,
+    *,
+    model: str | None = None,
+    tile: int | None = None,
+    precision: str | None = None,
+    device: str | None = None,
+    instances: str | None = None,
+    function: str | None = None,
+    diameter: int | None = None,
+    channels: list[str] | None = None,
+    series: int | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    image: bool = True,
+    factory: str | None = None,
+    trust: bool = False,
+    allow_nonlocal: bool = False,
+    head: str | None = None,
+    fully_convolutional: bool = False,
+    resolution: str | None = None,
+    tta: bool = False,
+) -> RunConfig:
+    """Lay the command line over the configuration file, and validate both together."""
+    from pipeline.config import load_config, make_config
+
+    values: dict[str, Any] = load_config(config) if config is not None else {}
+    given: dict[str, Any] = {
+        "model": model,
+        "tile": tile,
+        "precision": precision,
+        "device": device,
+        "series": series,
+        "channels": channels or None,
+        "factory": factory,
+        "trust_model_code": trust or None,
+        "allow_nonlocal": allow_nonlocal or None,
+        "head": head,
+        "fully_convolutional": fully_convolutional or None,
+        "resolution": resolution,
+        "tta": tta or None,
+    }
+    values.update({name: value for name, value in given.items() if value is not None})
+    nested: dict[str, dict[str, Any]] = {
+        "instances": {"method": instances, "function": function, "diameter": diameter},
+        "execution": {"workers": workers, "scheduler": scheduler},
+        "output": {"image": None if image else "none"},
+    }
+    for section, entries in nested.items():
+        chosen = {name: value for name, value in entries.items() if value is not None}
+        if chosen:
+            below = values.get(section, {})
+            if not isinstance(below, dict):
+                raise ConfigError(f"{config}: {section}: a mapping of settings is wanted, got {below!r}")
+            values[section] = {**below, **chosen}
+    return make_config(values, origin=str(config) if config is not None else "the command line")

@@ -1,0 +1,58 @@
+"""`seamfree verify` and `seamfree export`: what is done with finished results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.errors import ConfigError
+from pipeline.interrupt import ending_at_signals
+from pipeline.printing import printable
+
+
+@ending_at_signals()
+def verify(
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="Folder NAME.ome.zarr.")],
+    audit: Annotated[bool, typer.Option(help="Compute windows on seams again, and compare.")] = True,
+    windows: Annotated[int | None, typer.Option(min=1, help="How many; as many as for the run by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses other windows than the run's own.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; 1 does it in this one.")] = 1,
+    plot: Annotated[Path | None, typer.Option(help="File for a plot of the run's audit, as SVG.")] = None,
+) -> None:
+    """Check a finished result: metadata, checksums, and that its tiles do not show."""
+    from pipeline.results import check_result, open_result
+    from pipeline.verify import verify as check
+
+    checks = check(check_result(result), audit=audit, windows=windows, seed=seed, workers=workers)
+    for found in checks:
+        verdict = ("ok    " if found.passed else "FAILED") if found.made else "not made"
+        typer.echo(printable(f"{verdict} {found.what}{': ' if found.detail else ''}{found.detail}"))
+    if plot is not None:
+        from pipeline.audit_plot import why_no_plot, write_plot
+
+        report = open_result(result).provenance.get("audit", {})
+        why = why_no_plot(report)
+        if why is None:
+            write_plot(plot, report, result.name)
+        typer.echo(f"{'not made' if why else 'written'} plot: {why or plot}")
+    if not all(found.passed for found in checks):
+        raise typer.Exit(1)
+
+
+def export(
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="Folder NAME.ome.zarr.")],
+    geojson: Annotated[Path | None, typer.Option(help="Outlines and measurements, for QuPath.")] = None,
+    anndata: Annotated[Path | None, typer.Option(help="The table of objects as .h5ad, for scverse.")] = None,
+) -> None:
+    """Write objects of a finished result in formats of other programs."""
+    from pipeline.results import check_result, open_result
+
+    if geojson is None and anndata is None:
+        raise ConfigError("export what? give --geojson FILE or --anndata FILE")
+    opened = open_result(check_result(result))
+    if geojson is not None:
+        typer.echo(f"{geojson}: {opened.write_geojson(geojson):,} objects")
+    if anndata is not None:
+        typer.echo(f"{anndata}: {opened.write_anndata(anndata):,} objects")

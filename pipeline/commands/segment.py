@@ -1,0 +1,156 @@
+"""`seamfree run` and `seamfree plan`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.commands.options import (
+    AllowNonlocal,
+    Channels,
+    Config,
+    Device,
+    Diameter,
+    Factory,
+    FullyConvolutional,
+    Function,
+    Head,
+    Inputs,
+    Instances,
+    Model,
+    Precision,
+    Resolution,
+    Scheduler,
+    Series,
+    Tile,
+    Trust,
+    Tta,
+    Workers,
+    settings_of,
+)
+from pipeline.errors import ConfigError
+from pipeline.interrupt import ending_at_signals
+from pipeline.printing import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipeline.run import ImageReport
+
+
+def _orchestrator() -> Callable[..., list[ImageReport]]:
+    """Find who records and retries runs: the layer above, which this one does not import, announces itself."""
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group="seamfree.orchestrators", name="prefect"):
+        found: Callable[..., list[ImageReport]] = entry.load()
+        return found
+    raise ConfigError("the flows of seamfree are not installed; install seamfree again, or use --direct")
+
+
+@ending_at_signals()
+def run(
+    inputs: Inputs,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
+    model: Model = None,
+    config: Config = None,
+    instances: Instances = None,
+    function: Function = None,
+    diameter: Diameter = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, even where there is a result.")] = False,
+    direct: Annotated[bool, typer.Option("--direct", help="Without Prefect: same result, no flow record.")] = False,
+    tile: Tile = None,
+    precision: Precision = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    device: Device = None,
+    channel: Channels = None,
+    series: Series = None,
+    factory: Factory = None,
+    trust_model_code: Trust = False,
+    allow_nonlocal: AllowNonlocal = False,
+    head: Head = None,
+    fully_convolutional: FullyConvolutional = False,
+    resolution: Resolution = None,
+    tta: Tta = False,
+    no_image: Annotated[bool, typer.Option("--no-image", help="Leave the image out of the result.")] = False,
+) -> None:
+    """Segment images: labels as OME-Zarr, one result for each image."""
+    from pipeline.site import start_early
+
+    settings = settings_of(
+        config, model=model, tile=tile, precision=precision, device=device, instances=instances, channels=channel,
+        function=function, diameter=diameter, series=series, workers=workers, scheduler=scheduler, image=not no_image,
+        factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
+        fully_convolutional=fully_convolutional, resolution=resolution, tta=tta,
+    )  # fmt: skip
+    start_early(settings)
+    from rich.console import Console
+
+    from pipeline.batch import segment, write_summary
+    from pipeline.display import report_table, show_progress
+    from pipeline.images.discover import discover
+
+    console = Console(stderr=True)
+    count = len(discover(inputs))
+    reports: list[ImageReport]
+    with show_progress(console, count):
+        if direct:
+            reports = list(segment(inputs, output, settings, fresh=fresh))
+        else:
+            reports = _orchestrator()(inputs=inputs, output=str(output), config=settings, fresh=fresh)
+    summary = write_summary(output, reports)
+    # A terminal folds long paths; a file or another program gets them whole.
+    Console(width=None if sys.stdout.isatty() else 10_000).print(report_table(reports))
+    typer.echo(printable(f"summary: {summary}"))
+    if any(report.status == "failed" for report in reports):
+        raise typer.Exit(1)
+
+
+def plan(
+    inputs: Inputs,
+    model: Model = None,
+    config: Config = None,
+    instances: Instances = None,
+    function: Function = None,
+    diameter: Diameter = None,
+    tile: Tile = None,
+    precision: Precision = None,
+    workers: Workers = None,
+    device: Device = None,
+    channel: Channels = None,
+    series: Series = None,
+    factory: Factory = None,
+    trust_model_code: Trust = False,
+    allow_nonlocal: AllowNonlocal = False,
+    head: Head = None,
+    fully_convolutional: FullyConvolutional = False,
+    resolution: Resolution = None,
+    tta: Tta = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The whole plans, as JSON.")] = False,
+) -> None:
+    """Say what would be done: tiles, memory, disk. Computes nothing."""
+    from pipeline.overview import plan as make_overviews
+
+    settings = settings_of(
+        config, model=model, tile=tile, precision=precision, device=device, channels=channel, series=series,
+        workers=workers, instances=instances, function=function, diameter=diameter,
+        factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
+        fully_convolutional=fully_convolutional, resolution=resolution, tta=tta,
+    )  # fmt: skip
+    overviews = make_overviews(inputs, settings)
+    if as_json:
+        entries = [
+            {"input": found.input, "reason": found.reason, "plan": found.plan and found.plan.model_dump(mode="json")}
+            for found in overviews
+        ]
+        typer.echo(json.dumps(entries, indent=2))
+    else:
+        for found in overviews:
+            typer.echo("\n".join(map(printable, found.lines())))
+    if any(found.plan is None for found in overviews):
+        raise typer.Exit(1)
