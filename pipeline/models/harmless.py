@@ -22,6 +22,9 @@ _KNOWN = {"aten", "prim", "prims", "quantized"}
 
 _LARGEST = 32 * 2**30
 
+_ZIP, _FLATBUFFER = b"PK\x03\x04", b"PTMF"
+"""How a zip file begins, and what torch takes, at its fifth byte, for a network in another format."""
+
 _SUSPECT, _DENSEST = 64 * 2**20, 100
 
 
@@ -34,6 +37,9 @@ def _open(path: Path, content: bytes, kind: str) -> ZipFile:
             f"{path}: not a valid file of the format {kind} ({error}), or not a whole one; fetch it again"
         ) from error
     members = archive.infolist()
+    # What stands before a zip file is skipped here; torch looks there first, and may find another network, unchecked.
+    if content[:4] != _ZIP or content[4:8] == _FLATBUFFER or min((each.header_offset for each in members), default=0):
+        raise ModelError(f"{path}: something stands before the file of the format {kind}; do not use this file")
     whole = sum(member.file_size for member in members)
     if whole > _LARGEST or (whole > _SUSPECT and whole > _DENSEST * len(content)):
         raise ModelError(f"{path}: {len(content):,} bytes would unpack to {whole:,}; do not use this file")

@@ -23,6 +23,7 @@ from torch import nn
 
 from pipeline.errors import ModelError
 from pipeline.models.facts import learn_facts
+from pipeline.models.harmless import check_script
 from pipeline.models.library import find_model, load_model
 from pipeline.models.probe import load_script
 from pipeline.package_check import check_package
@@ -365,3 +366,14 @@ def test_what_is_no_package_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "b" / "rdf.yaml").write_text("type: model\nformat_version: 0.5.12\n")
     with pytest.raises(ModelError, match=r"rdf\.yaml: .*required"):
         learn_facts(tmp_path / "b")
+
+
+@pytest.mark.parametrize("before", [b"x" * 64, b"\x18\0\0\0PTMF" + bytes(56)], ids=["anything", "another format"])
+def test_a_script_with_something_before_it_is_refused(before: bytes) -> None:
+    held = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated, and in use
+        torch.jit.save(torch.jit.trace(nn.ReLU(), torch.zeros(1)), held)
+    check_script(Path("network.pt"), held.getvalue())
+    with pytest.raises(ModelError, match="something stands before"):
+        check_script(Path("network.pt"), before + held.getvalue())
