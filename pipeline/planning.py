@@ -18,6 +18,7 @@ from pipeline.detect import DetectorCard, DetectorFacts, DetectorFunction
 from pipeline.errors import PlanError
 from pipeline.geometry import Box, Footprint, TileGrid
 from pipeline.images.source import ImageInfo
+from pipeline.measure.units import in_one_unit
 from pipeline.models.architecture import UNetConfig
 from pipeline.models.card import IntensityRule
 from pipeline.models.context import Stitching, tiling_footprint
@@ -201,7 +202,6 @@ class RunPlan(BaseModel):
     def subject(self) -> Subject:
         """What is measured of objects."""
         from pipeline.measure.subject import Subject
-        from pipeline.measure.units import in_one_unit
 
         source, first = self.source, -self.spatial_ndim
         sizes, positions, unit = in_one_unit(
@@ -384,9 +384,7 @@ def make_plan(
             "fill_holes": config.instances.fill_holes and method != "none",
             "border": config.instances.border,
             "parting_depth": depth,
-            "spacing": sizing.whole_spacing(
-                [size * scale for size, scale in zip(info.pixel_size[-spatial_ndim:], footprint.scale, strict=True)]
-            ),
+            "spacing": _spacing(info, footprint),
             "table": config.output.table and method != "none",
             "probabilities": config.output.probabilities,
             "precision": precision,
@@ -401,6 +399,13 @@ def make_plan(
             "versions": {name: version(name) for name in _NUMBERS_DEPEND_ON} | facts.versions,
         }
     )
+
+
+def _spacing(info: ImageInfo, footprint: Footprint) -> tuple[int, ...]:
+    """Give the ratio of the label pixels' edges, as whole numbers: axes may have different units."""
+    first = -footprint.ndim
+    sizes, _, _ = in_one_unit(info.pixel_size[first:], info.translation[first:], info.units[first:])
+    return sizing.whole_spacing([size * scale for size, scale in zip(sizes, footprint.scale, strict=True)])
 
 
 def _place(model: str) -> str:
