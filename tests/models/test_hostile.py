@@ -373,7 +373,7 @@ def test_a_script_with_something_before_it_is_refused(before: bytes) -> None:
     held = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TorchScript is deprecated, and in use
-        torch.jit.save(torch.jit.trace(nn.ReLU(), torch.zeros(1)), held)
+        torch.jit.save(torch.jit.trace(nn.ReLU(), torch.zeros(1)), held)  # type: ignore[no-untyped-call]
     check_script(Path("network.pt"), held.getvalue())
     with pytest.raises(ModelError, match="something stands before"):
         check_script(Path("network.pt"), before + held.getvalue())
