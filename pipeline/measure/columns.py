@@ -57,8 +57,7 @@ def columns(subject: Subject) -> tuple[Column, ...]:
         dtype = "float64" if suffix else "int64"
         found.append(Column(f"area{suffix}", dtype, "measurement", unit and f"{unit}{power}"))
         found += [Column(f"centroid{suffix}-{axis}", "float64", "measurement", unit) for axis in range(ndim)]
-        if not suffix:
-            found += [Column(f"bbox-{at}", "int64", "measurement", unit) for at in range(2 * ndim)]
+        found += [Column(f"bbox{suffix}-{at}", dtype, "measurement", unit) for at in range(2 * ndim)]
         found += [
             Column(f"axis_{which}_length{suffix}", "float64", "measurement", unit) for which in ("major", "minor")
         ]
@@ -103,7 +102,10 @@ def measurements(objects: Objects, subject: Subject) -> dict[str, NDArray[Any]]:
     for axis in range(ndim):
         found[f"centroid-{axis}"] = centroid[:, axis]
         found[f"centroid_physical-{axis}"] = centroid[:, axis] * subject.spacing[axis] + subject.translation[axis]
-        found[f"bbox-{axis}"], found[f"bbox-{ndim + axis}"] = start[:, axis], stop[:, axis]
+        for at, edge in ((axis, start[:, axis]), (ndim + axis, stop[:, axis])):
+            found[f"bbox-{at}"] = edge
+            # A pixel's position is that of its centre; a box begins and ends at the outer edges of pixels.
+            found[f"bbox_physical-{at}"] = (edge - 0.5) * subject.spacing[axis] + subject.translation[axis]
     for suffix, spacing in (("", (1.0,) * ndim), ("_physical", subject.spacing)):
         found.update({f"{name}{suffix}": values for name, values in _shapes(objects.second, spacing, subject).items()})
     if ndim == 2:
