@@ -225,6 +225,16 @@ def _fill(plan: RunPlan, executor: Executor) -> dict[str, Any]:
 
 def _cross(plan: RunPlan, executor: Executor) -> dict[str, Any]:
     (record,) = _map(plan, "cross", object_jobs.unite_crossing, 1, executor)
+    if record["too_large"]:
+        box = record["boxes"][0]
+        spans = zip("tzyx", box["start"], box["stop"], strict=True)
+        log.warning(
+            "%s: %d touching groups of objects are too large to be parted, each stays one object; the first lies at "
+            "%s; seamfree.json lists them, under audit, too_large_to_part",
+            plan.source.path,
+            record["too_large"],
+            ", ".join(f"{axis} {start} to {stop}" for axis, start, stop in spans if stop - start > 1),
+        )
     return record
 
 

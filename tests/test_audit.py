@@ -316,3 +316,17 @@ def test_a_tile_whose_objects_lie_a_pixel_off_is_caught_wherever_it_is(
             missed.append(tile.index)
     # Where nothing crosses its faces, a tile's objects may lie anywhere.
     assert len(missed) <= 2, missed
+
+
+def test_what_is_too_large_to_be_parted_is_told_while_the_run_goes_on(
+    mosaic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("pipeline.labels.parting.LARGEST", 900)
+    plan = planned(mosaic, tmp_path, tile=256, audit={"windows": 0})
+    found = audited(plan)["too_large_to_part"]
+    assert found["total"] > 0
+    start, stop = (found["listed"][0][end] for end in ("start", "stop"))
+    (told,) = [record.getMessage() for record in caplog.records if "too large to be parted" in record.getMessage()]
+    assert str(mosaic) in told
+    assert f"{found['total']} touching groups" in told
+    assert f"y {start[2]} to {stop[2]}, x {start[3]} to {stop[3]}" in told
