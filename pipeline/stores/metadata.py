@@ -194,6 +194,8 @@ def write_label_group(
         Names of the classes, from 0 on, where the labels are classes; they get colours.
     """
     label: dict[str, Any] = {"version": VERSION}
+    # Objects get no colours: the field is optional, a table of them would grow with their number in a file that every
+    # viewer reads first, and viewers colour labels that have none by their own cycle. Classes mean something, and do.
     if classes:
         colours = [(0, 0, 0, 0), *((*CLASS_COLORS[at % len(CLASS_COLORS)], 255) for at in range(len(classes) - 1))]
         label["colors"] = [
