@@ -143,7 +143,7 @@ def _load_whole(design: NetworkFile, path: Path, content: bytes, *, trust: bool)
             "--trust-model-code, or export the network as TorchScript or ONNX"
         )
     if design.format == "torchscript" and not trust:
-        check_script(path, content)
+        content = check_script(path, content)
     if design.format == "onnx":
         check_onnx(path, content)
     try:

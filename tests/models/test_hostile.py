@@ -20,6 +20,7 @@ import pytest
 import torch
 from bioimageio.spec.utils import read_yaml, write_yaml
 from torch import nn
+from torch.jit._serialization import save_jit_module_to_flatbuffer
 
 from pipeline.errors import ModelError
 from pipeline.models.facts import learn_facts
@@ -334,15 +335,11 @@ def test_files_outside_of_a_packages_folder_are_not_read(package: Path, tmp_path
 
 
 def test_weights_of_onnx_in_another_file_are_refused(tmp_path: Path) -> None:
-    held = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [1, 1, 1, 1], [1.0])
-    held.ClearField("float_data")
-    held.data_location = onnx.TensorProto.EXTERNAL
-    held.external_data.add(key="location", value="../secret")
     ends = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 1, "y", "x"]) for name in ("image", "out")
     ]
     graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("Conv", ["image", "w"], ["out"])], "graph", ends[:1], ends[1:], [held]
+        [onnx.helper.make_node("Conv", ["image", "w"], ["out"])], "graph", ends[:1], ends[1:], [outside()]
     )
     content = onnx.helper.make_model(graph).SerializeToString()
     with pytest.raises(ModelError, match=r"the weights 'w' lie in another file"):
@@ -370,10 +367,138 @@ def test_what_is_no_package_is_no_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("before", [b"x" * 64, b"\x18\0\0\0PTMF" + bytes(56)], ids=["anything", "another format"])
 def test_a_script_with_something_before_it_is_refused(before: bytes) -> None:
-    held = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript is deprecated, and in use
-        torch.jit.save(torch.jit.trace(nn.ReLU(), torch.zeros(1)), held)  # type: ignore[no-untyped-call]
-    check_script(Path("network.pt"), held.getvalue())
+    content = scripted(nn.ReLU())
+    check_script(Path("network.pt"), content)
     with pytest.raises(ModelError, match="something stands before"):
-        check_script(Path("network.pt"), before + held.getvalue())
+        check_script(Path("network.pt"), before + content)
+
+
+@pytest.mark.parametrize("where", ["package", "card"])
+def test_another_network_before_a_harmless_one_is_not_run(package: Path, tmp_path: Path, where: str) -> None:
+    target = tmp_path / "written"
+    evil = load_script(scripted(_Script(str(target))), "cpu")
+    save_jit_module_to_flatbuffer(evil, str(tmp_path / "evil"))
+    content = (tmp_path / "evil").read_bytes() + scripted(nn.Conv2d(1, 1, 3, padding=1))
+    if where == "package":
+        hostile = altered(package, tmp_path / "a.zip", {"weights.pt": content})
+    else:
+        hostile = Path(save_foreign(tmp_path / "model", content, "torchscript", classes=1))
+    assert "something stands before the file" in complaint(hostile)
+    assert not target.exists()
+    load_script(content, "cpu")(torch.zeros(1, 1, 4, 4))  # what it would have done
+    assert target.exists()
+
+
+@pytest.mark.parametrize("behind", [b"x", bytes(64)])
+def test_a_script_with_something_behind_it_is_refused(behind: bytes) -> None:
+    with pytest.raises(ModelError, match=r"something stands behind|or not a whole one"):
+        check_script(Path("network.pt"), scripted(nn.ReLU()) + behind)
+
+
+class _AddsOne(nn.Module):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image + 1
+
+
+def rescripted(line: str, name: Callable[[str], str] = str) -> bytes:
+    """Give a TorchScript into whose code a line was written by hand, its members called otherwise."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(scripted(_AddsOne()))) as archive, zipfile.ZipFile(out, "w") as changed:
+        for member in archive.infolist():
+            content = archive.read(member)
+            if member.filename.endswith(".py"):
+                assert content.count(b"return torch.add") == 1
+                content = content.replace(b"return torch.add", f"{line}\n    return torch.add".encode())
+            changed.writestr(name(member.filename), content)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'getattr(torch, "save")(image, "{}")',
+        'getattr(torch, "sa" "ve")(image, "{}")',
+        'getattr(torch.autograd, "sa" "ve")(image, "{}")',
+        '_0 = ("#", torch.save(image, "{}"))',
+        't = torch\n    getattr(t, "sa" "ve")(image, "{}")',
+        't = ops.aten\n    getattr(t, "sa" "ve")(image, "{}")',
+    ],
+)
+def test_torchscript_that_hides_what_it_calls_is_not_loaded(tmp_path: Path, line: str) -> None:
+    target = tmp_path / "written"
+    content = rescripted(line.format(target))
+    hostile = save_foreign(tmp_path / "model", content, "torchscript", classes=1)
+    assert "which can write files" in complaint(Path(hostile))
+    load_script(content, "cpu")(torch.zeros(1, 1, 4, 4))  # what it would have done
+    assert target.exists()
+
+
+def test_code_in_a_member_of_another_case_is_not_loaded(tmp_path: Path) -> None:
+    target = tmp_path / "written"
+    content = rescripted(f'torch.save(image, "{target}")', lambda name: name.replace(".py", ".PY"))
+    hostile = save_foreign(tmp_path / "model", content, "torchscript", classes=1)
+    assert "this TorchScript calls torch.save" in complaint(Path(hostile))
+    load_script(content, "cpu")(torch.zeros(1, 1, 4, 4))  # what it would have done
+    assert target.exists()
+
+
+def test_two_members_of_one_name_are_refused() -> None:
+    content = rescripted("pass", lambda name: name)
+    out = io.BytesIO(content)
+    with zipfile.ZipFile(out, "a") as archive:
+        archive.writestr(next(each for each in archive.namelist() if each.endswith(".py")).upper(), "")
+    with pytest.raises(ModelError, match="gives no member"):
+        check_script(Path("network.pt"), out.getvalue())
+
+
+def test_ordinary_torchscript_is_let_through_and_gives_the_same() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()),
+        nn.MaxPool2d(2),
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+        nn.Dropout(),
+        nn.GroupNorm(2, 4),
+        nn.ConvTranspose2d(4, 2, 2, stride=2),
+    ).eval()
+    content = scripted(network)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        code = b"".join(archive.read(name) for name in archive.namelist() if name.endswith(".py"))
+    assert b"getattr(" in code  # which torch writes for layers without a name
+    image = torch.rand(1, 1, 16, 16)
+    assert torch.equal(load_script(check_script(Path("network.pt"), content), "cpu")(image), network(image))
+
+
+def outside(name: str = "w", shape: tuple[int, ...] = (1, 1, 1, 1)) -> onnx.TensorProto:
+    held = onnx.helper.make_tensor(name, onnx.TensorProto.FLOAT, shape, [1.0])
+    held.ClearField("float_data")
+    held.data_location = onnx.TensorProto.EXTERNAL
+    held.external_data.add(key="location", value="../secret")
+    return held
+
+
+@pytest.mark.parametrize("where", ["branch", "constant", "function", "sparse", "training"])
+def test_weights_of_onnx_in_another_file_are_refused_wherever_they_hide(tmp_path: Path, where: str) -> None:
+    helper = onnx.helper
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 1, "y", "x"]) for name in ("image", "out")]
+    node = helper.make_node("Conv", ["image", "w"], ["out"])
+    plain = helper.make_graph([helper.make_node("Relu", ["image"], ["out"])], "graph", ends[:1], ends[1:])
+    constant = helper.make_node("Constant", [], ["w"], value=outside())
+    model = helper.make_model(plain)
+    if where == "branch":
+        inner = helper.make_graph([node], "inner", [], ends[1:], [outside()])
+        yes = helper.make_node("Constant", [], ["yes"], value=helper.make_tensor("yes", onnx.TensorProto.BOOL, [], [1]))
+        choice = helper.make_node("If", ["yes"], ["out"], then_branch=inner, else_branch=inner)
+        model = helper.make_model(helper.make_graph([yes, choice], "graph", ends[:1], ends[1:]))
+    elif where == "constant":
+        model = helper.make_model(helper.make_graph([constant, node], "graph", ends[:1], ends[1:]))
+    elif where == "function":
+        imports = [helper.make_opsetid("", 17)]
+        model.functions.append(helper.make_function("own", "f", ["image"], ["out"], [constant, node], imports))
+    elif where == "sparse":
+        indices = helper.make_tensor("i", onnx.TensorProto.INT64, [1], [0])
+        model.graph.sparse_initializer.append(helper.make_sparse_tensor(outside(shape=(1,)), indices, [1]))
+    else:
+        model.training_info.add().algorithm.initializer.append(outside())
+    with pytest.raises(ModelError, match=r"the weights 'w' lie in another file"):
+        load_model(save_foreign(tmp_path / "model", model.SerializeToString(), "onnx"))
