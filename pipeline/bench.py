@@ -81,7 +81,7 @@ class Bench:
         assert not isinstance(plan.network, DetectorFunction)  # plans for functions never get here
         loading = _Loading(
             plan.model, plan.weights_sha256, plan.network, plan.factory, plan.trust_model_code, plan.use,
-            plan.stitching, exchangeable(plan.footprint),
+            plan.stitching, exchangeable(plan.footprint), plan.code_sha256,
         )  # fmt: skip
         return _predictor(loading, _device(plan.device), plan.precision)
 
@@ -217,10 +217,11 @@ class _Loading:
     use: NetworkUse
     stitching: Stitching | None
     exchange: bool
+    code: str | None
 
     def __hash__(self) -> int:
         # A network's arguments may be lists, which have no hash.
-        return hash((self.model, self.sha256, self.factory, self.trust, self.use))
+        return hash((self.model, self.sha256, self.factory, self.trust, self.use, self.code))
 
 
 @lru_cache(maxsize=1)
@@ -233,5 +234,8 @@ def _predictor(loading: _Loading, device: str, precision: Any) -> Predictor:  # 
     loaded = load_model(loading.model, factory=loading.factory, trust=loading.trust, use=loading.use)
     if (loaded.card.weights.sha256, loaded.card.design) != (loading.sha256, loading.design):
         raise ModelError(f"{loading.model}: the model has changed since the run was planned; run again")
+    if loading.code is not None and loaded.code_sha256 != loading.code:
+        raise ModelError(f"{loading.factory or loading.model}: the code of the network has changed since the run was "
+                         "planned; run again")  # fmt: skip
     averaged = symmetries(loaded.card.dims, exchange=loading.exchange) if loading.use.tta else ()
     return Predictor(loaded, device, precision, loading.stitching, averaged)

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from pipeline.config import RunConfig
     from pipeline.detect import DetectorCard
     from pipeline.images.source import ImageInfo
+    from pipeline.models.architecture import Precision
     from pipeline.models.card import ModelCard
 
-__all__ = ["choose_channels", "choose_classes", "count_channels"]
+__all__ = ["choose_channels", "choose_classes", "choose_precision", "count_channels"]
 
 _LISTED = 16
 """Channels that a message lists at most."""
@@ -30,6 +31,26 @@ def count_channels(config: RunConfig, card: ModelCard | DetectorCard) -> int:
     if config.channels is not None and len(config.channels) != needed:
         raise ConfigError(f"channels: {len(config.channels)} channel(s) chosen, the model {card.name!r} takes {needed}")
     return needed
+
+
+def choose_precision(config: RunConfig, card: ModelCard | DetectorCard) -> tuple[Precision, float | None]:
+    """Give the arithmetic of the network and, where it is to be measured which is taken, the tolerance.
+
+    Raises
+    ------
+    ConfigError
+        If the network does not compute in it.
+    """
+    form = getattr(getattr(card, "network", None), "format", None)
+    if config.precision != "auto":
+        if form == "onnx" and config.precision != "float32":
+            raise ConfigError(
+                f"precision: the model {card.name!r} is an ONNX graph, whose arithmetic is in its file and stays "
+                f"float32; leave out {config.precision!r}, or bring the network as TorchScript or by a factory"
+            )
+        return config.precision, None
+    open_to_measure = form != "onnx" and config.instances.method != "overlap"
+    return "float32", config.precision_tolerance if open_to_measure else None
 
 
 def choose_channels(config: RunConfig, info: ImageInfo, card: ModelCard | DetectorCard) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ _NAMES = {
     "source.dtype": "input data type",
     "content_sha256": "input sha256",
     "weights_sha256": "model sha256",
+    "code_sha256": "code of the network",
     "core": "tile",
     "label_chunk": "chunk of labels",
     "image_chunk": "chunk of the image",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from pipeline import audit_windows, sizing
-from pipeline.choices import choose_channels, choose_classes
+from pipeline.choices import choose_channels, choose_classes, choose_precision
 from pipeline.detect import DetectorCard, DetectorFacts, DetectorFunction
 from pipeline.errors import PlanError
 from pipeline.geometry import Box, Footprint, TileGrid
@@ -70,6 +70,8 @@ class RunPlan(BaseModel):
     """What is made of the network beside running it as it is."""
     stitching: Stitching | None = None
     weights_sha256: str
+    code_sha256: str | None = None
+    """Of code of the user's that makes the network, where there is such."""
     channels: tuple[int, ...]
     """Channels of the image, in the order in which the model takes them."""
     spatial_ndim: Literal[2, 3]
@@ -237,6 +239,8 @@ class RunPlan(BaseModel):
         if self.content_sha256 is not None:
             # Copied or touched, it is the same image.
             del facts["source"]["modified_ns"]
+        if self.code_sha256 is None:
+            del facts["code_sha256"]
         return facts
 
     @property
@@ -319,9 +323,7 @@ def make_plan(
             f"{info.path}: the model {card.name!r} is three-dimensional and the image has a single plane; "
             "choose a two-dimensional model"
         )
-    precision: Literal["float32", "bfloat16", "float16", "float64"] = (
-        "float32" if config.precision == "auto" else config.precision
-    )
+    precision, tolerance = choose_precision(config, card)
     footprint, seams = tiling_footprint(card.name, facts.context, insist=config.allow_nonlocal)
     whole = footprint.behind(4 - spatial_ndim)
     label_shape = coarse_shape(info.shape, whole)
@@ -364,6 +366,7 @@ def make_plan(
             "use": config.network_use,
             "stitching": facts.context.stitching,
             "weights_sha256": card.weights.sha256,
+            "code_sha256": facts.code_sha256 if isinstance(facts, ModelFacts) else None,
             "channels": channels,
             "spatial_ndim": spatial_ndim,
             "footprint": whole,
@@ -388,9 +391,7 @@ def make_plan(
             "table": config.output.table and method != "none",
             "probabilities": config.output.probabilities,
             "precision": precision,
-            "precision_tolerance": config.precision_tolerance
-            if config.precision == "auto" and method != "overlap"
-            else None,
+            "precision_tolerance": tolerance,
             "device": intent.device,
             "window_bytes": memory(footprint.window_shape(core)),
             "audit_windows": audit_windows.choose_count(label_shape, full_core, footprint)

@@ -74,6 +74,8 @@ def choose_site(config: RunConfig) -> Site:
     from pipeline.planning import Intent
 
     gpus = count_gpus(config.device)
+    if gpus and not _fits_gpus(config):
+        gpus = 0
     cluster = ClusterSpec.for_machine(config.execution.workers, config.execution.scheduler, gpus, _PRELOAD)
     memory = int(MEMORY_LIMIT / max(cluster.workers, 1))
     if gpus:
@@ -81,6 +83,32 @@ def choose_site(config: RunConfig) -> Site:
 
         memory = int(torch.cuda.get_device_properties(0).total_memory)
     return Site(cluster, Intent(device="cuda" if gpus else "cpu", worker_memory=memory))
+
+
+def _fits_gpus(config: RunConfig) -> bool:
+    """Say whether the model computes on a GPU: an ONNX graph does where onnxruntime was built for it.
+
+    Raises
+    ------
+    ConfigError
+        If it does not, and a GPU is asked for.
+    """
+    if config.instances.method == "overlap":
+        return True
+    from pipeline.models.library import describe_model
+
+    network = describe_model(config.model, trust=config.trust_model_code).network
+    if network is None or network.format != "onnx":
+        return True
+    from pipeline.models.graphs import computes_on_gpus
+
+    fits = computes_on_gpus()
+    if not fits and config.device == "cuda":
+        raise ConfigError(
+            "--device cuda: the model is an ONNX graph, and this onnxruntime computes on the CPU only; say --device "
+            "cpu, or install onnxruntime-gpu in its place"
+        )
+    return fits
 
 
 def start_early(config: RunConfig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,17 @@ from torch import nn
 from typer.testing import CliRunner
 
 from pipeline import open_result, segment
+from pipeline.bench import Bench
 from pipeline.cli import app
 from pipeline.config import make_config
 from pipeline.errors import ModelError
-from pipeline.models.facts import learn_facts
+from pipeline.identity import differences
+from pipeline.images.discover import InputImage
+from pipeline.models.facts import _derive, learn_facts
 from pipeline.models.library import load_model
 from pipeline.models.network import NetworkFormat
+from pipeline.planning import Intent, RunPlan
+from pipeline.run import prepare
 from tests.models.foreign import FACTORY, exported, save_foreign
 from tests.models.zoo import ZOO, Net
 from tests.test_seams import TOLERANCE, real_looking, tiled, whole_pass
@@ -139,6 +145,43 @@ def test_no_code_runs_unless_the_user_names_it(tmp_path: Path) -> None:
         load_model(save_foreign(tmp_path / "list", content, "factory"), factory="builtins:list")
     with pytest.raises(ModelError, match=r"may hold pickles.*--trust-model-code"):
         learn_facts(save_foreign(tmp_path / "export", b"", "torch-export"))
+
+
+def test_edited_code_of_a_factory_is_another_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {
+        "own_factory.py": "from own_layers import Net\n\n\ndef make():\n    return Net(1, 2, 3, padding=1)\n",
+        "own_layers.py": "from torch import nn\n\n\nclass Net(nn.Conv2d):\n    pass\n",
+    }
+    edited = {
+        "own_factory.py": files["own_factory.py"].replace("return", "# Edited.\n    return"),
+        "own_layers.py": files["own_layers.py"]
+        + "\n    def forward(self, image):\n        return -super().forward(image)\n",
+    }
+    model = save_foreign(tmp_path / "model", exported(nn.Conv2d(1, 2, 3, padding=1), "factory"), "factory")
+    image = tmp_path / "a.tif"
+    tifffile.imwrite(image, real_looking((50, 60)), photometric="minisblack")
+    config = make_config({"model": model, "factory": "own_factory:make"})
+
+    def planned(folder: str, code: dict[str, str]) -> RunPlan:
+        """Plan as a process of its own would, in which these files are the factory's."""
+        (tmp_path / folder).mkdir()
+        for name, text in code.items():
+            (tmp_path / folder / name).write_text(text)
+            sys.modules.pop(name.removesuffix(".py"), None)
+        monkeypatch.syspath_prepend(str(tmp_path / folder))
+        _derive.cache_clear()
+        return prepare(config, InputImage(str(image), "a"), tmp_path / "out", Intent(device="cpu", worker_memory=2**30))
+
+    first, copied = planned("first", files), planned("copied", files)
+    assert first.digest == copied.digest
+    for name, text in edited.items():
+        other = planned(f"edited {name}", files | {name: text})
+        assert other.digest != first.digest
+        (found,) = differences(first.identity, other.identity)
+        assert "code of the network differs" in found
+    # The last one's files are still those that would be imported.
+    with pytest.raises(ModelError, match="own_factory:make: the code of the network has changed since the run was"):
+        _ = Bench(first).predictor
 
 
 @pytest.mark.parametrize("form", ["torchscript", "onnx"])

@@ -36,15 +36,22 @@ class ModelFacts:
         What people say of it.
     context : ModelContext
         How far its network looks.
+    code_sha256 : str, optional
+        As of `pipeline.models.library.LoadedModel`.
     """
 
     card: ModelCard
     context: ModelContext
+    code_sha256: str | None = None
 
     @property
     def versions(self) -> dict[str, str]:
         """Versions of libraries that the network needs beside those that every run depends on."""
-        return {}
+        if self.card.network is None or self.card.network.format != "onnx":
+            return {}
+        from pipeline.models.graphs import runtime_version
+
+        return {"onnxruntime": runtime_version()}
 
     def window_bytes(self, window: tuple[int, ...], precision: Precision) -> int:
         """Estimate the memory that a forward pass on one window allocates beside the weights, in bytes."""
@@ -104,10 +111,11 @@ def learn_facts(
     folder = find_model(reference)
     card = describe_model(folder, trust=trust)
     wanted = use if use is not None else NetworkUse()
+    code: str | None = None
     if card.architecture is None:
         # What happens to the output is not asked here, so that one derivation serves.
         plain = NetworkUse(head=wanted.head, fully_convolutional=wanted.fully_convolutional)
-        context = _derive(folder, card.model_dump_json(), factory, trust, plain)
+        context, code = _derive(folder, card.model_dump_json(), factory, trust, plain)
     else:
         if wanted.head or wanted.fully_convolutional:
             from pipeline.models.library import load_model
@@ -116,11 +124,13 @@ def learn_facts(
         context = unet_context(card.architecture)
     if wanted.resolution == "image":
         context = stitched_context(context)
-    return ModelFacts(card, symmetric_context(context) if wanted.tta else context)
+    return ModelFacts(card, symmetric_context(context) if wanted.tta else context, code)
 
 
 @lru_cache(maxsize=8)
-def _derive(folder: Path, _card: str, factory: str | None, trust: bool, use: NetworkUse) -> ModelContext:
+def _derive(
+    folder: Path, _card: str, factory: str | None, trust: bool, use: NetworkUse
+) -> tuple[ModelContext, str | None]:
     """Derive a network's context, once for all images of a batch, and hold the card to it."""
     from pipeline.models.derive import derive_context
     from pipeline.models.library import load_model
@@ -147,7 +157,8 @@ def _derive(folder: Path, _card: str, factory: str | None, trust: bool, use: Net
         )
     for difference in compare_declared(card.footprint, context):
         log.log(logging.INFO if difference.harmless else logging.WARNING, "the model %r: %s", card.name, difference)
-    return context if context.local or use.fully_convolutional else _with_hint(context, model)
+    told = context if context.local or use.fully_convolutional else _with_hint(context, model)
+    return told, model.code_sha256
 
 
 def _with_hint(context: ModelContext, model: LoadedModel) -> ModelContext:

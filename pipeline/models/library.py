@@ -45,10 +45,13 @@ class LoadedModel:
         The facts.
     network : nn.Module
         On the CPU, in evaluation mode, float32.
+    code_sha256 : str, optional
+        Of the code that makes the network, where neither the card nor a version of seamfree tells it.
     """
 
     card: ModelCard
     network: nn.Module
+    code_sha256: str | None = None
 
 
 def bundled_models() -> dict[str, Path]:
@@ -140,6 +143,7 @@ def load_model(
         If there is no such model, its weights are not those that the card describes, they do not fit the
         architecture, or the network cannot be used so.
     """
+    from pipeline.models.factories import digest_code
     from pipeline.models.loading import load_network, load_unet, put_to_use
 
     found = find_model(reference)
@@ -153,15 +157,19 @@ def load_model(
         path, content = found, Package(found).read(card.weights.file, sha256=card.weights.sha256)
         make = partial(make_network, found)
     network: nn.Module
+    code: str | None = None
     if card.network is not None:
         network = load_network(card.network, path, content, factory, trust=trust, spatial=card.axes, make=make)
+        installed = card.network.architecture is not None and card.network.architecture.sha256 is None
+        if card.network.format == "factory" or (card.network.format == "state-dict" and installed):
+            code = digest_code(network, factory if card.network.format == "factory" else None)
     else:
         assert card.architecture is not None  # a card has one of the two
         network = load_unet(card.architecture, path, content)
     if card.network is None or card.network.format != "torch-export":
         network.eval()
     network = network.float().requires_grad_(requires_grad=False)
-    return LoadedModel(card, network if use is None else put_to_use(network, card, use))
+    return LoadedModel(card, network if use is None else put_to_use(network, card, use), code)
 
 
 def check_weights(reference: str | Path) -> None:

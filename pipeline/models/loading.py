@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import safetensors
@@ -13,6 +12,8 @@ from torch import Tensor, nn
 
 from pipeline.errors import ModelError
 from pipeline.models.adapting import finish_scores, in_usual_order
+from pipeline.models.factories import call_factory
+from pipeline.models.graphs import OnnxNetwork
 from pipeline.models.harmless import check_onnx, check_script, check_tensors
 from pipeline.models.probe import load_script, named_outputs
 from pipeline.models.unet import UNet
@@ -52,45 +53,6 @@ class OneOutput(nn.Module):
         return scores if self.design is None else finish_scores(scores, self.design)
 
 
-class OnnxNetwork(nn.Module):
-    """An ONNX graph, run by onnxruntime on the CPU in float32.
-
-    Parameters
-    ----------
-    content : bytes
-        The file.
-
-    Raises
-    ------
-    ModelError
-        If onnxruntime is not installed.
-    """
-
-    opaque = True
-
-    def __init__(self, content: bytes) -> None:
-        super().__init__()
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ModelError("ONNX files need onnxruntime: pip install 'seamfree[onnx]'") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        # Its warnings are about the file's history; what is wrong is raised.
-        options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
-        self._outputs = [each.name for each in self._session.get_outputs()]
-
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Give the outputs by name."""
-        try:
-            found = self._session.run(None, {self._input: image.float().cpu().numpy()})
-        except Exception as error:
-            raise RuntimeError(str(error)) from error
-        return {name: torch.from_numpy(each).to(image) for name, each in zip(self._outputs, found, strict=True)}
-
-
 def load_network(
     design: NetworkFile,
     path: Path,
@@ -126,7 +88,7 @@ def load_network(
         If the file is not valid, or the format needs a word of the user's that was not given.
     """
     if design.format == "factory":
-        loaded: nn.Module = _call_factory(path, factory, design.arguments)
+        loaded: nn.Module = call_factory(path, factory, design.arguments)
         _give_weights(loaded, path, _read_safetensors(path, content))
     elif design.format == "state-dict":
         loaded = _make_packaged(path, content, make if trust else None)
@@ -237,25 +199,6 @@ def _slide(network: nn.Module, card: ModelCard) -> nn.Module:
         )
     window = card.network.window or find_window(network, len(card.channels), card.dims)
     return make_fully_convolutional(network, len(card.channels), window)
-
-
-def _call_factory(path: Path, factory: str | None, arguments: dict[str, Any]) -> nn.Module:
-    """Import and call what makes the network."""
-    if factory is None:
-        raise ModelError(
-            f"{path.parent}: this model's network is made by a function of yours; name it with "
-            "--factory package.module:function, for seamfree imports no code that a model file names"
-        )
-    module, _, function = factory.partition(":")
-    try:
-        network = getattr(import_module(module), function)(**arguments)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"--factory {factory}: the network cannot be made ({error}); the module must be installed or on PYTHONPATH"
-        ) from error
-    if not isinstance(network, nn.Module):
-        raise ModelError(f"--factory {factory}: gives a {type(network).__name__}, not a torch.nn.Module")
-    return network
 
 
 def load_unet(architecture: UNetConfig, path: Path, content: bytes) -> UNet:
