@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections import Counter
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, fields
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from pipeline.checking import check_settings
 from pipeline.engine.cluster import check_scheduler, connect, open_cluster
@@ -20,6 +22,7 @@ from pipeline.printing import without_secrets
 from pipeline.progress import ImageFinished, ImageStarted, tell
 from pipeline.run import ImageReport, claim, prepare, run_image
 from pipeline.site import choose_site
+from pipeline.stores.hold import EXPIRY, hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -166,22 +169,57 @@ def segment(
 def write_summary(output: Path, reports: Sequence[ImageReport]) -> Path:
     """Write ``run-summary.json``: one entry per input, whole at any moment.
 
+    It tells of the folder, not of a run: what other runs have noted of other inputs stays, also that of one which is at
+    work at the same moment. What goes is an entry whose result is now that of another input, and one of which neither
+    the input nor a result is left.
+
+    Parameters
+    ----------
+    output : Path
+        The folder of the results.
+    reports : sequence of ImageReport
+        Of this run.
+
     Raises
     ------
     StoreError
         If the disk refuses.
     """
     path = output / SUMMARY
-    counts = Counter(report.status for report in reports)
-    facts = {"counts": dict(sorted(counts.items())), "images": [asdict(report) for report in reports]}
-    beside = path.with_suffix(".tmp")
+    beside = path.with_name(f".{SUMMARY}.{uuid4().hex}.tmp")
+    entries = [asdict(report) for report in reports]
     try:
-        # In ASCII: a name of a file that is not UTF-8 comes back as it was, and cannot be written otherwise.
-        beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="ascii")
-        beside.replace(path)
+        with hold(path, patience=EXPIRY):
+            entries = _noted_of_others(path, entries) + entries
+            counts = Counter(str(entry["status"]) for entry in entries)
+            facts = {"counts": dict(sorted(counts.items())), "images": entries}
+            # In ASCII: a name of a file that is not UTF-8 comes back as it was, and cannot be written otherwise.
+            beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="ascii")
+            beside.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise StoreError(
             f"{path}: the summary cannot be written ({error.strerror or error}); make room or give another folder with "
             "-o, and run again: what is done is kept"
         ) from error
     return path
+
+
+def _noted_of_others(path: Path, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Give the entries of a summary that other runs have made, as far as they still hold."""
+    try:
+        noted = json.loads(path.read_text(encoding="ascii"))["images"]
+        others = [entry for entry in noted if {field.name for field in fields(ImageReport)} == set(entry)]
+        inputs = {entry["input"] for entry in entries}
+        results = {entry["result"] for entry in entries if entry["status"] != "failed"} - {None}
+        return [
+            entry for entry in others
+            if entry["input"] not in inputs and entry["result"] not in results
+            and (os.path.lexists(entry["input"]) or (entry["result"] and os.path.lexists(entry["result"])))
+        ]  # fmt: skip
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError):
+        log.warning("%s: the summary of earlier runs is damaged and made anew", path)
+        return []

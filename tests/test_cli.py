@@ -149,7 +149,7 @@ def test_a_name_that_is_not_utf8_stops_no_other_image(image: Path, tmp_path: Pat
 
 
 def test_a_summary_that_cannot_be_written_says_so_in_one_line(image: Path, tmp_path: Path) -> None:
-    (tmp_path / "out" / "run-summary.tmp").mkdir(parents=True)
+    (tmp_path / "out" / "run-summary.json").mkdir(parents=True)
     run = seamfree("run", image, "-o", tmp_path / "out", "--direct", "--scheduler", "serial")
     assert run.returncode == 1
     assert "run-summary.json: the summary cannot be written (Is a directory); make room" in run.stderr

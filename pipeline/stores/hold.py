@@ -8,6 +8,7 @@ import os
 import platform
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from typing import Any
 
 from pipeline.errors import StoreError
 
-__all__ = ["hold", "refuse_taken"]
+__all__ = ["EXPIRY", "TakenError", "hold", "refuse_taken"]
 
 BEAT = 15.0
 """Seconds between two signs of life of a holder."""
@@ -25,12 +26,19 @@ EXPIRY = 120.0
 """Seconds without one, after which a holder on another machine counts as dead. File systems of a network may show a
 file's time up to a minute late."""
 
+PAUSE = 0.02
+"""Seconds until a lock is asked for again."""
+
 _WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 """What file systems say that have no locks."""
 
 
+class TakenError(StoreError):
+    """Another run holds what this one wants."""
+
+
 @contextmanager
-def hold(result: Path, *, beat: float = BEAT, expiry: float = EXPIRY) -> Iterator[None]:
+def hold(result: Path, *, beat: float = BEAT, expiry: float = EXPIRY, patience: float = 0.0) -> Iterator[None]:
     """Hold a result, finished or not, against other runs.
 
     A file beside the result is locked, and removed at the end. The lock is the system's (``flock``): on one machine it
@@ -38,7 +46,7 @@ def hold(result: Path, *, beat: float = BEAT, expiry: float = EXPIRY) -> Iterato
     of it, so the file also says who holds it, and its time of modification is renewed while the holder lives: a file
     of another machine counts until it has not been renewed for a while, by the file system's own clock. Where there
     are no locks at all, that alone counts. Packages for this leave the file where it was, beside each result; here it
-    goes, which is safe because nobody waits for it.
+    goes, which is safe because nobody waits for it: who has patience asks again, with a file that is opened anew.
 
     Parameters
     ----------
@@ -46,20 +54,18 @@ def hold(result: Path, *, beat: float = BEAT, expiry: float = EXPIRY) -> Iterato
         Folder ``NAME.ome.zarr``, whether it is there or not; the folder that it is in is made.
     beat, expiry : float
         Seconds between signs of life, and without any until a holder elsewhere counts as dead.
+    patience : float
+        Seconds for which it is asked for again where another run holds it.
 
     Raises
     ------
+    TakenError
+        If another run holds it; says which one.
     StoreError
-        If another run holds it (says which one), or the file cannot be made.
+        If the file cannot be made.
     """
-    path = _lock_file(result)
+    descriptor = _open_held(result, expiry, patience)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be made ({error.strerror or error}); choose another -o") from error
-    try:
-        _take(result, path, descriptor, expiry)
         ended = threading.Event()
         heart = threading.Thread(target=_beat, args=(descriptor, ended, beat), name="hold", daemon=True)
         heart.start()
@@ -68,10 +74,37 @@ def hold(result: Path, *, beat: float = BEAT, expiry: float = EXPIRY) -> Iterato
         finally:
             ended.set()
             heart.join()
-            if _is_ours(_noted(path)):
-                path.unlink(missing_ok=True)
+            if _is_ours(_noted(_lock_file(result))):
+                _lock_file(result).unlink(missing_ok=True)
     finally:
         os.close(descriptor)
+
+
+def _open_held(result: Path, expiry: float, patience: float) -> int:
+    """Open the file beside a result and lock it; give its descriptor."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return _open_once(result, expiry)
+        except TakenError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(PAUSE)
+
+
+def _open_once(result: Path, expiry: float) -> int:
+    path = _lock_file(result)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be made ({error.strerror or error}); choose another -o") from error
+    try:
+        _take(result, path, descriptor, expiry)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def refuse_taken(result: Path) -> None:
@@ -183,9 +216,9 @@ def _noted(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _held(result: Path, holder: dict[str, Any] | None, more: str = "") -> StoreError:
+def _held(result: Path, holder: dict[str, Any] | None, more: str = "") -> TakenError:
     who = _name(holder) if holder is not None else "which has just begun or ended"
-    return StoreError(f"{result}: another run is at work on it ({who}); wait for it, or end it{more}")
+    return TakenError(f"{result}: another run is at work on it ({who}); wait for it, or end it{more}")
 
 
 def _name(holder: dict[str, Any]) -> str:
