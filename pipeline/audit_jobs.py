@@ -7,14 +7,14 @@ follows from the network alone.
 from __future__ import annotations
 
 from dataclasses import astuple
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.audit_windows import choose_core, draw_points, place_around, sample_boxes, samples_note
-from pipeline.bench import Bench, Unseen, bench_for
+from pipeline.bench import OPENING, Bench, Unseen, bench_for, opened_once
 from pipeline.geometry import Box, Margin, window_around
 from pipeline.images.intensity import Scaling
 from pipeline.jobs import read_scaled
@@ -81,7 +81,7 @@ LISTED = 4
 class _FinishedBench(Bench):
     """Open handles for a result that has its name: read only, nothing of the notes between stages is left."""
 
-    @cached_property
+    @opened_once
     def scalings(self) -> dict[tuple[int, int], Scaling]:
         noted = read_provenance(Path(self.plan.output))["intensity"]
         return {(entry["time"], entry["channel"]): Scaling.from_note(entry) for entry in noted}
@@ -113,7 +113,8 @@ def _bench(plan: RunPlan, *, finished: bool) -> Bench:
     if not finished:
         return bench_for(plan)
     written = (Path(plan.output) / PROVENANCE).stat().st_mtime_ns
-    return _finished(plan.output, plan.digest, written, Unseen(plan))
+    with OPENING:
+        return _finished(plan.output, plan.digest, written, Unseen(plan))
 
 
 def recompute_window(plan: RunPlan, index: int, *, footprint: Footprint, finished: bool, seed: int) -> Record:

@@ -6,7 +6,8 @@ import json
 import weakref
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import numpy as np
 
@@ -33,14 +34,37 @@ if TYPE_CHECKING:
     from pipeline.models.predictor import Predictor
     from pipeline.planning import RunPlan
 
-__all__ = ["Bench", "Unseen", "bench_for"]
+__all__ = ["OPENING", "Bench", "Unseen", "bench_for", "opened_once"]
+
+T = TypeVar("T")
+
+OPENING = RLock()
+"""Held while a bench or a network is looked for: two threads of a worker would make two, on one GPU."""
 
 _KEPT_CORES = 8
 """Classes of so many cores are kept: a byte for each of their pixels."""
 
 
+class opened_once(cached_property[T]):  # noqa: N801 (as what it stands for)
+    """A ``cached_property`` of a bench that is made once, however many threads ask: since Python 3.12 that has no lock.
+
+    One lock for each bench, which a thread may take again: what is opened may need what is opened, too.
+    """
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any] | None = None) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type[Any] | None = None) -> T: ...
+    def __get__(self, instance: Any, owner: type[Any] | None = None) -> Any:
+        if instance is None:
+            return self
+        with instance.lock:
+            # Whoever waited finds what the other has made.
+            return super().__get__(instance, owner)
+
+
 class Bench:
-    """Open handles for one plan, each opened when it is first needed.
+    """Open handles for one plan, each opened when it is first needed. The threads of a worker share it.
 
     Parameters
     ----------
@@ -50,6 +74,7 @@ class Bench:
 
     def __init__(self, plan: RunPlan) -> None:
         self.plan = plan
+        self.lock = RLock()
         self._arrays: dict[str, ResultArray] = {}
         self._cores: dict[int, NDArray[np.uint8]] = {}
 
@@ -58,7 +83,7 @@ class Bench:
         """Where the result's arrays lie."""
         return self.plan.partial
 
-    @cached_property
+    @opened_once
     def source(self) -> ImageSource:
         """The input.
 
@@ -74,7 +99,7 @@ class Bench:
         weakref.finalize(self, source.close)
         return source
 
-    @cached_property
+    @opened_once
     def predictor(self) -> Predictor:
         """The network, shared by all plans that use it."""
         plan = self.plan
@@ -83,9 +108,10 @@ class Bench:
             plan.model, plan.weights_sha256, plan.network, plan.factory, plan.trust_model_code, plan.use,
             plan.stitching, exchangeable(plan.footprint), plan.code_sha256,
         )  # fmt: skip
-        return _predictor(loading, _device(plan.device), plan.precision)
+        with OPENING:
+            return _predictor(loading, _device(plan.device), plan.precision)
 
-    @cached_property
+    @opened_once
     def detector(self) -> Detector:
         """The function that takes the network's place.
 
@@ -97,23 +123,23 @@ class Bench:
         assert isinstance(self.plan.network, DetectorFunction)  # nor plans for networks here
         return open_detector(self.plan.network, self.plan.weights_sha256, _device(self.plan.device))
 
-    @cached_property
+    @opened_once
     def scalings(self) -> dict[tuple[int, int], Scaling]:
         """How intensities are scaled, by time point and channel."""
         noted = json.loads((self.plan.work / "intensity.json").read_text())
         return {(entry["time"], entry["channel"]): Scaling.from_note(entry) for entry in noted}
 
-    @cached_property
+    @opened_once
     def crossing(self) -> Crossing:
         """The components that cross from core to core."""
         return Crossing(**load_arrays(self.plan.work / "crossing.npz"))
 
-    @cached_property
+    @opened_once
     def batches(self) -> list[NDArray[np.int64]]:
         """Their numbers, as they are parted together."""
         return self.crossing.batches(self.plan.tiles)
 
-    @cached_property
+    @opened_once
     def places(self) -> NDArray[np.int32]:
         """The batch of each crossing component, from 0 on, and its place in there: shape (n, 2); -1 in no batch."""
         places = np.full((self.crossing.first.size, 2), -1, dtype=np.int32)
@@ -121,7 +147,7 @@ class Bench:
             places[numbers - 1] = np.stack([np.full(numbers.size, batch), np.arange(numbers.size)], axis=1)
         return places
 
-    @cached_property
+    @opened_once
     def samples(self) -> dict[int, dict[str, Box]]:
         """The parts of tiles whose scores the audit will want, by tile and by name."""
         return tile_samples(self.plan)
@@ -133,9 +159,10 @@ class Bench:
 
     def array(self, path: str) -> ResultArray:
         """Give one of the result's arrays."""
-        if path not in self._arrays:
-            self._arrays[path] = ResultArray(self.folder, self.plan.array_specs[path])
-        return self._arrays[path]
+        with self.lock:
+            if path not in self._arrays:
+                self._arrays[path] = ResultArray(self.folder, self.plan.array_specs[path])
+            return self._arrays[path]
 
     def classes(self, index: int) -> NDArray[np.uint8]:
         """Give the classes of a core of which objects are made: its semantic labels, with holes filled if wanted."""
@@ -155,13 +182,24 @@ class Bench:
         found = np.empty(box.shape, dtype=np.uint8)
         for index in tiles.touching(box):
             owned = tiles[index].owned
+            core = self._kept_classes(index)
+            shared = box.intersect(owned)
+            found[shared.relative_to(box.start).slices] = core[shared.relative_to(owned.start).slices]
+        return found
+
+    def _kept_classes(self, index: int) -> NDArray[np.uint8]:
+        """Give `classes`, as kept or read. Reading holds up no other thread: two may read one core, and keep one."""
+        with self.lock:
             core = self._cores.pop(index, None)
-            self._cores[index] = core if core is not None else self.classes(index)
+            if core is not None:
+                self._cores[index] = core
+                return core
+        core = self.classes(index)
+        with self.lock:
+            self._cores[index] = core
             if len(self._cores) > _KEPT_CORES:
                 del self._cores[next(iter(self._cores))]
-            shared = box.intersect(owned)
-            found[shared.relative_to(box.start).slices] = self._cores[index][shared.relative_to(owned.start).slices]
-        return found
+        return core
 
     def read(self, box: Box) -> NDArray[np.generic]:
         """Read a TCZYX region of the image: of its copy, where there is one."""
@@ -188,7 +226,9 @@ class Unseen:
 
 def bench_for(plan: RunPlan) -> Bench:
     """Give this process' bench for a plan; kept for the few plans used last, and never from one run to the next."""
-    return _bench(plan.output, plan.digest, (plan.work / "plan.json").stat().st_mtime_ns, Unseen(plan))
+    begun = (plan.work / "plan.json").stat().st_mtime_ns
+    with OPENING:
+        return _bench(plan.output, plan.digest, begun, Unseen(plan))
 
 
 def _device(kind: str) -> str:

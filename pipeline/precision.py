@@ -6,14 +6,14 @@ It is decided once, before a run starts, for the result depends on it; who goes 
 from __future__ import annotations
 
 import json
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.bench import Bench
+from pipeline.bench import Bench, opened_once
 from pipeline.errors import ModelError, StoreError
 from pipeline.jobs import read_scaled
 from pipeline.planning import RunPlan
@@ -120,7 +120,7 @@ class _SampleBench(Bench):
     def read(self, box: Box) -> NDArray[np.generic]:
         return self.source.read(box)
 
-    @cached_property
+    @opened_once
     def scalings(self) -> dict[tuple[int, int], Scaling]:
         plan, box = self.plan, self.tile.window
         inside = box.clip(plan.source.shape[:1] + plan.source.shape[2:])
