@@ -11,7 +11,7 @@ import typer
 
 from pipeline.commands import models, results, segment
 from pipeline.errors import ConfigError, ModelError, SeamfreeError
-from pipeline.printing import PlainFormatter, printable
+from pipeline.printing import PlainFormatter, printable, unexpected
 
 __all__ = ["app", "main"]
 
@@ -99,6 +99,11 @@ def main() -> None:
         _complain(str(error))
         # A model that does not exist or cannot be loaded is found before any work, like a setting that cannot be.
         sys.exit(2 if isinstance(error, ConfigError | ModelError) else 1)
+    except Exception as error:
+        if "--debug" in sys.argv[1:]:
+            raise
+        _complain(unexpected(error))
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 
 

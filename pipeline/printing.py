@@ -7,7 +7,7 @@ import re
 import unicodedata
 from copy import copy
 
-__all__ = ["PlainFormatter", "printable", "without_secrets"]
+__all__ = ["PlainFormatter", "printable", "short", "unexpected", "without_secrets"]
 
 _OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode categories that do something instead of being seen: controls, directions of writing, ends of lines."""
@@ -40,6 +40,20 @@ def printable(text: str) -> str:
         else letter
         for letter in without_secrets(text)
     )
+
+
+def short(name: str) -> str:
+    """Give a name as it is shown: one that no file can have for its length is cut."""
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
+
+
+_LONGEST = 200
+
+
+def unexpected(error: BaseException) -> str:
+    """Say in one line what went wrong that nobody had thought of, and ask for a report."""
+    reason = without_secrets(" ".join(str(error).split()))
+    return f"unexpected {type(error).__name__}: {reason}; please report this, with the output of --debug"
 
 
 class PlainFormatter(logging.Formatter):

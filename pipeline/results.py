@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import zarr
 
 from pipeline.errors import ConfigError, StoreError
+from pipeline.printing import short
 from pipeline.stores.publish import PROVENANCE, read_provenance
 from pipeline.stores.tables import read_table
 from pipeline.views import as_dask, as_xarray
@@ -192,9 +193,13 @@ def check_result(path: str | Path) -> Path:
         If it is none.
     """
     folder = Path(path)
-    if (folder / PROVENANCE).exists():
+    try:
+        is_result, is_there = (folder / PROVENANCE).exists(), folder.exists()
+    except OSError as error:
+        raise ConfigError(f"{short(str(folder))}: cannot be looked at ({error.strerror or error})") from error
+    if is_result:
         return folder
-    if not folder.exists():
+    if not is_there:
         raise ConfigError(f"{folder}: no such folder; the folder NAME.ome.zarr of a result is wanted")
     if folder.name.endswith(".partial"):
         raise ConfigError(f"{folder}: this result is unfinished; the same seamfree run as before goes on with it")

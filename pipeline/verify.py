@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import zarr
@@ -85,6 +85,12 @@ def verify(
             f"{folder / PROVENANCE}: the provenance is damaged, it does not say what the result holds "
             f"({type(error).__name__}: {error})"
         ) from error
+    for array in checksums:
+        parts = PurePosixPath(array)
+        if not parts.parts or parts.is_absolute() or ".." in parts.parts or "\0" in array:
+            raise StoreError(
+                f"{folder / PROVENANCE}: the provenance is damaged, it names {array!r}, which is not inside the result"
+            )
     checks = [_check_metadata(folder, group, kind) for group, kind in groups.items()]
     for array, expected in checksums.items():
         same = checksum(folder / array) == expected

@@ -258,3 +258,37 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"c\.yaml"):
         load_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_nobody_had_thought_of_is_told_in_one_line(debug: bool, tmp_path: Path) -> None:
+    program = (
+        "import sys, pipeline.models.card as card, pipeline.cli as cli\n"
+        "def fail(folder): raise ZeroDivisionError('first\\nsecond')\n"
+        "card.read_card = fail\n"
+        f"sys.argv = {['seamfree', *(['--debug'] if debug else []), 'models']!r}\n"
+        "cli.main()\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
+    assert run.returncode == 1
+    told = "seamfree: unexpected ZeroDivisionError: first second; please report this, with the output of --debug\n"
+    assert run.stderr == told or (debug and "Traceback" in run.stderr and "ZeroDivisionError: first" in run.stderr)
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["run", "-o", "out", "--direct"], ["plan"], ["verify"], ["export"]])
+def test_a_name_that_is_too_long_for_any_file_is_told_in_one_line(command: list[str], tmp_path: Path) -> None:
+    more = ["--geojson", "a.geojson"] if command == ["export"] else []
+    run = subprocess.run(
+        [BIN, *command, "n" * 5000, *more], capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path
+    )
+    assert run.returncode in (1, 2)
+    assert "Traceback" not in run.stderr
+    assert "unexpected" not in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1, run.stderr
+
+
+def test_a_model_whose_name_is_too_long_for_any_file_is_told_in_one_line(image: Path, tmp_path: Path) -> None:
+    run = seamfree("run", image, "-o", tmp_path / "out", "--direct", "-m", "n" * 5000)
+    assert run.returncode == 2
+    assert run.stderr.startswith("seamfree: ")
+    assert len(run.stderr.strip().splitlines()) == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -149,6 +151,37 @@ def test_a_result_with_wrong_labels_and_right_checksums_fails(folder: Path) -> N
     assert called.exit_code == 1
     assert called.stdout.splitlines()[-1] == f"FAILED seams: {found.detail}"
     assert CliRunner().invoke(app, ["verify", str(result), "--no-audit"]).exit_code == 0
+
+
+@pytest.mark.parametrize("plan", [None, [1], "text"])
+def test_a_provenance_without_a_plan_is_refused_by_all_commands(folder: Path, plan: object) -> None:
+    result = folder / "auto" / "a.ome.zarr"
+    facts = json.loads((result / "seamfree.json").read_text())
+    (result / "seamfree.json").write_text(json.dumps(facts | {"plan": plan}))
+    said = "seamfree.json: the provenance is damaged, its plan is no mapping; --fresh makes the result again"
+    program = Path(sys.executable).parent / "seamfree"
+    commands: list[list[str | Path]] = [["verify", result], ["export", result, "--geojson", folder / "a.geojson"]]
+    for command in commands:
+        ended = subprocess.run([program, *command], capture_output=True, text=True, check=False, timeout=120)
+        assert ended.returncode == 1
+        assert ended.stderr == f"seamfree: {result}/{said}\n"
+    settings = {"model": str(folder / "model"), "tile": 64, "execution": {"scheduler": "serial"}}
+    (report,) = segment(folder / "a.tif", folder / "auto", make_config(settings))
+    assert report.status == "failed"
+    assert report.reason is not None
+    assert report.reason.endswith(said)
+    (report,) = segment(folder / "a.tif", folder / "auto", make_config(settings), fresh=True)
+    assert report.status == "done", report.reason
+
+
+@pytest.mark.parametrize("place", ["../../../etc", "/etc", "labels/../../secret", "", ".", "0\0"])
+def test_checksums_of_what_is_not_in_the_result_are_refused(folder: Path, place: str) -> None:
+    result = folder / "auto" / "a.ome.zarr"
+    facts = json.loads((result / "seamfree.json").read_text())
+    facts["checksums"][place] = "0"
+    (result / "seamfree.json").write_text(json.dumps(facts))
+    with pytest.raises(StoreError, match=r"damaged, it names .*, which is not inside the result"):
+        verify(result)
 
 
 def test_a_damaged_result_is_not_audited(folder: Path) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from pipeline.commands.options import Factory, FullyConvolutional, Head, Resolution, Trust, settings_of
 from pipeline.errors import ConfigError
-from pipeline.printing import printable
+from pipeline.printing import printable, short
 
 
 def inspect(
@@ -33,11 +33,15 @@ def inspect(
     path = Path(subject)
     facts: dict[str, Any]
     known = None
-    if is_model(subject):
+    try:
+        is_a_model, is_there = is_model(subject), path.exists()
+    except OSError as error:
+        raise ConfigError(f"{short(subject)}: cannot be looked at ({error.strerror or error})") from error
+    if is_a_model:
         use = settings_of(None, head=head, fully_convolutional=fully_convolutional, resolution=resolution).network_use
         known = learn_facts(subject, factory=factory, trust=trust_model_code, use=use)
         facts = describe_facts(subject, known, trust=trust_model_code)
-    elif path.exists():
+    elif is_there:
         from pipeline.images.opening import open_image
 
         source = open_image(path)

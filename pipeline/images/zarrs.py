@@ -119,7 +119,7 @@ class ZarrSource:
         return place
 
     def _open_group(self, group: zarr.Group) -> None:
-        attributes = group.attrs.asdict()
+        attributes = _attributes(group)
         described: Any = _described(group)
         if not isinstance(described, dict):
             raise ImageError(f"{self._path}: the OME-Zarr metadata are not a mapping")
@@ -173,7 +173,7 @@ class ZarrSource:
     def _open_plain(self, array: zarr.Group | zarr.Array[Any]) -> None:
         if not isinstance(array, zarr.Array):
             raise ImageError(f"{self._path}: no array found")
-        named: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.asdict().get("_ARRAY_DIMENSIONS")
+        named: Any = getattr(array.metadata, "dimension_names", None) or _attributes(array).get("_ARRAY_DIMENSIONS")
         if isinstance(named, list | tuple) and all(isinstance(name, str) and name.upper() in AXES for name in named):
             axes = "".join(str(name).upper() for name in named)
             if len(axes) != array.ndim:
@@ -303,7 +303,23 @@ def _metadata_in(path: Path) -> list[str]:
     return held
 
 
+def _attributes(node: zarr.Group | zarr.Array[Any]) -> dict[str, Any]:
+    """Give the attributes of a group or array; zarr takes whatever JSON stands there.
+
+    Raises
+    ------
+    ImageError
+        If they are no mapping.
+    """
+    held: object = node.metadata.attributes
+    if not isinstance(held, dict):
+        raise ImageError(
+            f"{node.store_path}: the Zarr metadata are damaged: its attributes are not a mapping but {held!r:.50}"
+        )
+    return held
+
+
 def _described(group: zarr.Group) -> object:
     """Give what OME-Zarr says of a group: since 0.5 in a mapping of its own."""
-    attributes = group.attrs.asdict()
+    attributes = _attributes(group)
     return attributes.get("ome", attributes)

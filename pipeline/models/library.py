@@ -84,10 +84,13 @@ def find_model(reference: str | Path) -> Path:
     path = Path(reference).absolute()
     if path.name == CARD_FILE:
         path = path.parent
-    if (path / CARD_FILE).is_file():
-        return path
-    if (package := find_package(path)) is not None:
-        return package
+    try:
+        if (path / CARD_FILE).is_file():
+            return path
+        if (package := find_package(path)) is not None:
+            return package
+    except OSError as error:
+        raise ModelError(f"{str(reference)!r:.200}: the model cannot be read ({error.strerror or error})") from error
     raise ModelError(
         f"there is no model {str(reference)!r}: neither a bundled one ({', '.join(known) or 'none'}) nor a folder "
         f"with a {CARD_FILE}, nor a package of bioimage.io"

@@ -112,7 +112,7 @@ def read_provenance(result: Path) -> dict[str, Any]:
     Raises
     ------
     StoreError
-        If there is none, or it cannot be read.
+        If there is none, it cannot be read, or it does not say what was planned.
     """
     path = result / PROVENANCE
     try:
@@ -123,6 +123,8 @@ def read_provenance(result: Path) -> dict[str, Any]:
         raise StoreError(f"{path}: the provenance cannot be read ({error})") from error
     if not isinstance(facts, dict):
         raise StoreError(f"{path}: the provenance is not a mapping")
+    if not isinstance(facts.get("plan"), dict):
+        raise StoreError(f"{path}: the provenance is damaged, its plan is no mapping; --fresh makes the result again")
     return facts
 
 

@@ -61,6 +61,16 @@ def group(change: Change = dict, version: str = "0.5", do: Callable[[Path], obje
     return make
 
 
+def in_place(**entries: Any) -> Callable[[Path], object]:  # noqa: ANN401
+    """Change the metadata in a folder."""
+
+    def change(path: Path) -> None:
+        described = json.loads((path / "zarr.json").read_text()) | entries
+        (path / "zarr.json").write_text(json.dumps(described))
+
+    return change
+
+
 def without_chunks(path: Path) -> None:
     shutil.rmtree(path / "c")
 
@@ -152,7 +162,26 @@ def series(folder: Path) -> Path:
 OUTSIDE = r"a\.zarr: its metadata name .*, which is not inside this folder"
 DAMAGED = r"a\.zarr: .*(damaged|not a Zarr)"
 
+NO_MAPPING: list[Any] = [True, 7, 1.5, "text", [1]]
+
 ZARRS: list[Case] = [
+    *(
+        failed(
+            f"attributes that are {held!r}",
+            plain(in_place(attributes=held)),
+            r"a\.zarr: .*damaged",
+        )
+        for held in NO_MAPPING
+    ),
+    *(
+        failed(f"attributes of a group that are {held!r}", group(do=in_place(attributes=held)), r"a\.zarr: .*damaged")
+        for held in NO_MAPPING
+    ),
+    failed(
+        "attributes of format 2 that are no mapping",
+        plain(file(".zattrs", b"true"), zarr_format=2),
+        r"a\.zarr: .*damaged",
+    ),
     done("a chunk is missing", plain(lambda path: (path / "c" / "0" / "1").unlink())),
     done(
         "all chunks are missing",

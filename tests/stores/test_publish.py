@@ -197,7 +197,7 @@ def test_a_checksum_notices_any_change_of_an_arrays_files(tmp_path: Path, change
 
 
 def test_provenance_is_read_as_it_was_written(tmp_path: Path) -> None:
-    facts = {"name": "Müller 42 µm", "numbers": [1, 0.1, None], "nested": {"deep": True}}
+    facts = {"plan": {}, "name": "Müller 42 µm", "numbers": [1, 0.1, None], "nested": {"deep": True}}
     write_provenance(tmp_path, facts)
     assert read_provenance(tmp_path) == facts
     assert names(tmp_path) == [PROVENANCE]
@@ -210,7 +210,15 @@ def test_provenance_is_json_that_everyone_can_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [(None, "not a result of seamfree"), ("{", "cannot be read"), ("[1]", "not a mapping")]
+    ("text", "reason"),
+    [
+        (None, "not a result of seamfree"),
+        ("{", "cannot be read"),
+        ("[1]", "not a mapping"),
+        ("{}", "damaged, its plan is no mapping"),
+        ('{"plan": null}', "damaged, its plan is no mapping"),
+        ('{"plan": [1]}', "damaged, its plan is no mapping"),
+    ],
 )
 def test_folders_without_provenance_are_refused_saying_why(tmp_path: Path, text: str | None, reason: str) -> None:
     if text is not None:
