@@ -19,7 +19,7 @@ from pipeline.notes import load_arrays, save_array, save_arrays
 from pipeline.stores.tables import write_table, write_table_group
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -75,20 +75,22 @@ def measure_core(plan: RunPlan, index: int) -> Record:
     return {"pixels": owned.size, "ranges": ranges.tolist()}
 
 
-def note_ranges(plan: RunPlan, records: Sequence[Record]) -> int:
+def note_ranges(plan: RunPlan, records: Iterable[Record]) -> int:
     """Note which cores know something of which range of labels, and give the number of ranges.
 
     Parameters
     ----------
     plan : RunPlan
         The plan.
-    records : sequence of dict
+    records : iterable of dict
         What `measure_core` reported, of all cores in order.
     """
-    pairs = [(number, core) for core, record in enumerate(records) for number in record["ranges"]]
-    pairs.sort()
-    save_array(plan.work / "ranges.npy", np.array(pairs, dtype=np.int64).reshape(-1, 2).T)
-    return pairs[-1][0] + 1 if pairs else 0
+    pairs = np.fromiter(
+        ((number, core) for core, record in enumerate(records) for number in record["ranges"]), np.dtype((np.int64, 2))
+    )
+    pairs = pairs[np.lexsort(pairs.T[::-1])]
+    save_array(plan.work / "ranges.npy", pairs.T)
+    return int(pairs[-1, 0]) + 1 if len(pairs) else 0
 
 
 def measure_range(plan: RunPlan, index: int) -> Record:

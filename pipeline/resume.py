@@ -60,24 +60,24 @@ def why_not_resumed(plan: RunPlan) -> str | None:
     return f"{made[0]} is damaged" if made else "its ledger of done work is damaged"
 
 
-def trusted(plan: RunPlan, ledger: Ledger, stage: str) -> dict[int, dict[str, Any]]:
-    """Give the records of a stage's done jobs, by index, after a look at each of their files.
+def trusted(plan: RunPlan, ledger: Ledger, stage: str, total: int) -> bytearray:
+    """Give for each of a stage's jobs 1 if it is done, else 0, after a look at each of their files.
 
     Marks of jobs whose files have changed are taken back, and with them whatever was done after this stage.
     """
-    done: dict[int, dict[str, Any]] = {}
+    done = bytearray(total)
     damaged: dict[int, str] = {}
     for mark in ledger.marks(stage):
         changed = first_difference(plan.partial, mark.files) if mark.sound else "its mark"
         if changed is None:
-            done[mark.job] = mark.record
+            done[mark.job] = 1
         else:
             damaged[mark.job] = changed
     if damaged:
         ledger.forget(stage, list(damaged))
         log.warning(
             "%s: %s: %d of %d done jobs are damaged, first %s; they and what followed from them are done again",
-            plan.name, stage, len(damaged), len(damaged) + len(done), next(iter(damaged.values())),
+            plan.name, stage, len(damaged), len(damaged) + sum(done), next(iter(damaged.values())),
         )  # fmt: skip
     return done
 

@@ -39,7 +39,7 @@ from pipeline.stores.tables import TABLE
 from pipeline.stores.written import checksums_of, witnessing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from pipeline.engine.executor import Executor
     from pipeline.planning import RunPlan
@@ -104,20 +104,43 @@ def _create(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
     return {"resumed": False}
 
 
-def _map(plan: RunPlan, stage: str, job: jobs.TileJob, total: int, executor: Executor) -> list[dict[str, Any]]:
-    """Run a stage's jobs that are not done yet, and mark each when it is."""
+def _map(plan: RunPlan, stage: str, job: jobs.TileJob, total: int, executor: Executor) -> None:
+    """Run a stage's jobs that are not done yet, and mark each when it is; see `_records` for what they report.
+
+    No more than a byte is kept for each job: there may be millions.
+    """
     with Ledger(ledger_path(plan), plan.digest) as ledger:
-        done = trusted(plan, ledger, stage)
-        tell(StageStarted(plan.name, stage, total, len(done)))
-        waiting = (index for index in range(total) if index not in done)
+        done = trusted(plan, ledger, stage, total)
+        tell(StageStarted(plan.name, stage, total, sum(done)))
+        waiting = (index for index in range(total) if not done[index])
         try:
             for index, (record, files) in executor.map(stage, partial(witnessed, job), plan, waiting):
                 ledger.mark(stage, index, record, files)
-                done[index] = record
                 tell(JobDone(plan.name, stage, int(record.get("pixels", 0))))
         except TileError as error:
             raise type(error)(stage, error.index, error.cause, _where(plan, stage, error.index)) from error
-    return [done[index] for index in range(total)]
+
+
+def _records(plan: RunPlan, stage: str, total: int) -> Iterator[dict[str, Any]]:
+    """Give what the jobs of a stage have reported, in order, one after the other."""
+    with Ledger(ledger_path(plan), plan.digest) as ledger:
+        yield from ledger.records(stage, total)
+
+
+def _only(plan: RunPlan, stage: str, job: jobs.TileJob, executor: Executor) -> dict[str, Any]:
+    """Run a stage of one job, and give its record."""
+    _map(plan, stage, job, 1, executor)
+    (record,) = _records(plan, stage, 1)
+    return record
+
+
+def _spent(records: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Sum up what tiles have spent their seconds on."""
+    sums = dict.fromkeys(jobs.PARTS, 0.0)
+    for record in records:
+        for part in jobs.PARTS:
+            sums[part] += float(record.get(part, 0))
+    return {part: round(seconds, 3) for part, seconds in sums.items()}
 
 
 _OF_TILES = ("segment", "fill", "compare", "paint", "relabel", "measure")
@@ -202,20 +225,19 @@ def _advance(plan: RunPlan, searches: dict[tuple[int, int], Search], level: int)
 def _check(plan: RunPlan, executor: Executor) -> dict[str, Any]:
     """Hold two tiles against one larger pass, before all are computed."""
     if why_unchecked(plan) is None:
-        (record,) = _map(plan, "check", compare_passes, 1, executor)
+        record = _only(plan, "check", compare_passes, executor)
         judge_passes(plan, record)
     return {}
 
 
 def _segment(plan: RunPlan, executor: Executor) -> dict[str, Any]:
     job = overlap_jobs.detect_tile if plan.instances == "overlap" else jobs.segment_tile
-    records = _map(plan, "segment", job, len(plan.tiles), executor)
-    return {part: round(sum(float(record.get(part, 0)) for record in records), 3) for part in jobs.PARTS}
+    _map(plan, "segment", job, len(plan.tiles), executor)
+    return dict(_spent(_records(plan, "segment", len(plan.tiles))))
 
 
 def _holes(plan: RunPlan, executor: Executor) -> dict[str, Any]:
-    (record,) = _map(plan, "holes", object_jobs.find_all_holes, 1, executor)
-    return record
+    return _only(plan, "holes", object_jobs.find_all_holes, executor)
 
 
 def _fill(plan: RunPlan, executor: Executor) -> dict[str, Any]:
@@ -224,7 +246,7 @@ def _fill(plan: RunPlan, executor: Executor) -> dict[str, Any]:
 
 
 def _cross(plan: RunPlan, executor: Executor) -> dict[str, Any]:
-    (record,) = _map(plan, "cross", object_jobs.unite_crossing, 1, executor)
+    record = _only(plan, "cross", object_jobs.unite_crossing, executor)
     if record["too_large"]:
         box = record["boxes"][0]
         spans = zip("tzyx", box["start"], box["stop"], strict=True)
@@ -251,8 +273,7 @@ def _compare(plan: RunPlan, executor: Executor) -> dict[str, Any]:
 
 
 def _choose(plan: RunPlan, executor: Executor) -> dict[str, Any]:
-    (record,) = _map(plan, "choose", overlap_jobs.choose_objects, 1, executor)
-    return record
+    return _only(plan, "choose", overlap_jobs.choose_objects, executor)
 
 
 def _paint(plan: RunPlan, executor: Executor) -> dict[str, Any]:
@@ -262,8 +283,7 @@ def _paint(plan: RunPlan, executor: Executor) -> dict[str, Any]:
 
 def _number(plan: RunPlan, executor: Executor) -> dict[str, Any]:
     job = overlap_jobs.number_objects if plan.instances == "overlap" else object_jobs.number_objects
-    (record,) = _map(plan, "number", job, 1, executor)
-    return record
+    return _only(plan, "number", job, executor)
 
 
 def _relabel(plan: RunPlan, executor: Executor) -> dict[str, Any]:
@@ -273,11 +293,10 @@ def _relabel(plan: RunPlan, executor: Executor) -> dict[str, Any]:
 
 
 def _measure(plan: RunPlan, executor: Executor) -> dict[str, Any]:
-    records = _map(plan, "measure", measure_jobs.measure_core, len(plan.tiles), executor)
-    ranges = measure_jobs.note_ranges(plan, records)
+    _map(plan, "measure", measure_jobs.measure_core, len(plan.tiles), executor)
+    ranges = measure_jobs.note_ranges(plan, _records(plan, "measure", len(plan.tiles)))
     _map(plan, "measure ranges", measure_jobs.measure_range, ranges, executor)
-    (record,) = _map(plan, "measure table", measure_jobs.tabulate, 1, executor)
-    return record
+    return _only(plan, "measure table", measure_jobs.tabulate, executor)
 
 
 def _pyramids(plan: RunPlan, executor: Executor) -> dict[str, Any]:
@@ -289,7 +308,13 @@ def _pyramids(plan: RunPlan, executor: Executor) -> dict[str, Any]:
 
 def _audit(plan: RunPlan, executor: Executor) -> dict[str, Any]:
     """Compute parts of the result again, before anybody can see it."""
-    report = audit_result(plan, lambda stage, job, total: _map(plan, stage, job, total, executor), finished=False)
+
+    def run(stage: str, job: jobs.TileJob, total: int) -> list[dict[str, Any]]:
+        # An audit has no more jobs than it was told to have, whatever the image.
+        _map(plan, stage, job, total, executor)
+        return list(_records(plan, stage, total))
+
+    report = audit_result(plan, run, finished=False)
     with Ledger(ledger_path(plan), plan.digest) as ledger:
         lists = noted_lists(plan, ledger.done("cross").get(0, {}))
     save_facts(plan.work / "audit.json", report | lists)
@@ -327,8 +352,7 @@ def _publish(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
         numbered = ledger.done("number").get(0, {})
         crossed = ledger.done("cross").get(0, {})
         checked = ledger.done("check").get(0)
-        tiles = ledger.done("segment").values()
-        seconds = {part: round(sum(float(tile.get(part, 0)) for tile in tiles), 3) for part in jobs.PARTS}
+        seconds = _spent(ledger.records("segment", len(plan.tiles)))
         stages = {stage: record.get("seconds") for stage in stage_names(plan)[:-1]
                   for record in ledger.done(f"stage {stage}").values()}  # fmt: skip
         parts = sorted([*plan.array_specs, *([TABLE] if plan.table else [])])

@@ -83,8 +83,8 @@ def test_two_runs_at_the_same_time_share_a_folder(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         for number in range(6):
             tifffile.imwrite(tmp_path / folder / f"{folder}-{number}.tif", np.eye(60, 70, number, dtype=np.uint8))
-        command: list[str | Path] = [Path(sys.executable).parent / "seamfree", "run", tmp_path / folder, "-o", tmp_path / "out", "-m",
-                   model, "--direct", "--scheduler", "serial"]  # fmt: skip
+        command: list[str | Path] = [Path(sys.executable).parent / "seamfree", "run", tmp_path / folder]
+        command += ["-o", tmp_path / "out", "-m", model, "--direct", "--scheduler", "serial"]
         runs.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     for run in runs:
         _, said = run.communicate(timeout=250)

@@ -153,8 +153,8 @@ class Ledger:
         """Give the marks of all jobs that wrote anything below a folder, in which no file's name needs quoting."""
         yield from self._select("instr(files, ?)", f'"{folder}/')
 
-    def _select(self, condition: str, value: str) -> Iterator[Mark]:
-        query = f"SELECT stage, job, record, files, seal FROM done WHERE {condition}"
+    def _select(self, condition: str, value: str, order: str = "") -> Iterator[Mark]:
+        query = f"SELECT stage, job, record, files, seal FROM done WHERE {condition} {order}"
         with self._telling("read"), closing(self._connection.execute(query, (value,))) as rows:
             for stage, job, told, written, seal in rows:
                 if seal == _seal(stage, job, told, written):
@@ -165,6 +165,23 @@ class Ledger:
     def done(self, stage: str) -> dict[int, dict[str, Any]]:
         """Give the records of a stage's done jobs, by index."""
         return {mark.job: mark.record for mark in self.marks(stage) if mark.sound}
+
+    def records(self, stage: str, total: int) -> Iterator[dict[str, Any]]:
+        """Give the records of a stage of which all jobs are done, in the order of their indices, one after the other.
+
+        Raises
+        ------
+        StoreError
+            If a mark is missing or damaged. The next run does its job again.
+        """
+        found = 0
+        for mark in self._select("stage = ?", stage, "ORDER BY job"):
+            if not mark.sound or mark.job != found:
+                break
+            yield mark.record
+            found += 1
+        if found != total:
+            raise StoreError(f"{self.path}: the mark of job {found} of the stage {stage!r} is damaged; run again")
 
     def forget(self, stage: str, jobs: list[int]) -> None:
         """Take back the marks of jobs, and of whatever was done after their stage: it may have read what they wrote."""
