@@ -31,6 +31,9 @@ __all__ = [
 Whole = Annotated[int, Field(strict=True)]
 """A whole number: neither a text that looks like one nor yes or no, which YAML knows, too."""
 
+Flag = Annotated[bool, Field(strict=True)]
+"""Yes or no, as YAML writes it: ``true`` and ``false``; neither a text nor a number."""
+
 Extent = Annotated[Whole, Field(ge=1, le=2**20)]
 """Of an object, in pixels."""
 
@@ -64,7 +67,7 @@ class InstancesConfig(Settings):
         description="How much farther from the background than the neck between them, in pixels, the middle of an "
         "object must be for a watershed to part it from another one; null takes what the card recommends.",
     )
-    fill_holes: bool = Field(
+    fill_holes: Flag = Field(
         default=False, description="Whether background that touches a single component, and no edge, is part of it."
     )
     border: Literal["keep", "drop"] = Field(
@@ -93,7 +96,11 @@ class InstancesConfig(Settings):
 
     @model_validator(mode="after")
     def _has_a_use(self) -> InstancesConfig:
-        """Refuse a depth where nothing is parted."""
+        """Refuse what has no effect: where there are no objects, or none is parted."""
+        if self.method == "none":
+            for name in ("classes", "minimum_size", "depth", "fill_holes", "border"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is for objects, and the method none makes none; leave out one of them")
         if self.depth is not None and self.method not in (None, "watershed", "overlap"):
             raise ValueError(
                 f"depth is for the method watershed, and the method is {self.method}; leave out one of them"
@@ -111,7 +118,7 @@ class OutputConfig(Settings):
     probabilities: Literal["none", "float16", "float32", "float64"] = Field(
         default="none", description="Whether, and as what type, the class probabilities are kept."
     )
-    table: bool = Field(default=True, description="Whether objects are measured, and a table of them is written.")
+    table: Flag = Field(default=True, description="Whether objects are measured, and a table of them is written.")
     chunk: Whole = Field(default=512, ge=16, le=2**16, description="Largest edge of a chunk in Y and X, in pixels.")
 
 
@@ -176,17 +183,17 @@ class RunConfig(Settings):
         description="package.module:function that makes the model's network, where its card says format: factory. "
         "It is imported and called.",
     )
-    trust_model_code: bool = Field(
+    trust_model_code: Flag = Field(
         default=False, description="Load model files that can run code, such as .pt2; only from who is trusted."
     )
-    allow_nonlocal: bool = Field(
+    allow_nonlocal: Flag = Field(
         default=False,
         description="Tile a network that sees the whole image, with much overlap: seams are possible, and noted.",
     )
     head: str | None = Field(
         default=None, description="Which of the network's outputs, by name or number; null takes the card's."
     )
-    fully_convolutional: bool = Field(
+    fully_convolutional: Flag = Field(
         default=False, description="Let a classifier of patches slide over the image, as a network of convolutions."
     )
     resolution: Literal["network", "image"] = Field(
@@ -194,7 +201,7 @@ class RunConfig(Settings):
         description="For a network whose output is coarser than the image: network leaves it so, image computes it at "
         "each of the image's pixels, by shift-and-stitch.",
     )
-    tta: bool = Field(
+    tta: Flag = Field(
         default=False, description="Average the scores over mirrored and transposed windows: 8 passes in 2-D."
     )
     instances: InstancesConfig = InstancesConfig()

@@ -292,3 +292,27 @@ def test_a_model_whose_name_is_too_long_for_any_file_is_told_in_one_line(image: 
     assert run.returncode == 2
     assert run.stderr.startswith("seamfree: ")
     assert len(run.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["tta", "trust_model_code", "allow_nonlocal", "fully_convolutional"])
+@pytest.mark.parametrize("value", ["yes", "true", 1, 0, 1.0])
+def test_yes_and_no_are_nothing_else(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: .*boolean"):
+        make_config({name: value})
+    assert getattr(make_config({name: True}), name) is True
+
+
+@pytest.mark.parametrize("value", ["yes", 1])
+@pytest.mark.parametrize(("section", "name"), [("instances", "fill_holes"), ("output", "table")])
+def test_yes_and_no_in_sections_are_nothing_else(section: str, name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"{section}\.{name}: .*boolean"):
+        make_config({section: {name: value}})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("minimum_size", 5), ("classes", ["nucleus"]), ("depth", 1.0), ("fill_holes", True), ("border", "drop")],
+)
+def test_what_has_no_effect_without_objects_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"instances: {name} is for objects, and the method none makes none"):
+        make_config({"instances": {"method": "none", name: value}})

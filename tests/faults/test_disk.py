@@ -24,8 +24,11 @@ from pipeline.images.discover import InputImage
 from pipeline.planning import Intent
 from pipeline.room import expected_bytes
 from pipeline.run import ImageReport, prepare
+from tests.corpus.test_corpus import WITHOUT_RIGHTS
 from tests.faults.run import BIN, contents
 from tests.random_models import save_threshold_model
+
+ROOT = Path(__file__).parents[2]
 
 INTENT = Intent(device="cpu", worker_memory=2**32)
 
@@ -154,14 +157,44 @@ def test_a_disk_that_goes_away_is_told_and_gone_on_with_when_it_is_back(
         subprocess.run(["umount", "-l", out], check=True)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+@pytest.mark.slow
 def test_a_folder_that_loses_its_permissions_is_told_and_gone_on_with(job: Job, tmp_path: Path) -> None:
-    labels = tmp_path / "a.ome.zarr.partial" / "labels" / "semantic" / "0"
-    report = job.run(tmp_path, Interfering("segment", 3, lambda: labels.chmod(0o500)))
-    failed(report, "ermission denied")
-    labels.chmod(0o700)
-    assert job.run(tmp_path).status == "done"
-    assert contents(tmp_path) == job.wanted
+    chunks = tmp_path / "out" / "a.ome.zarr.partial" / "labels" / "semantic" / "0" / "c"
+    settings = tmp_path / "config.json"
+    settings.write_text(job.config.model_dump_json(exclude_defaults=True))
+    # In a process of its own, for it has to be without the rights of root.
+    program = [sys.executable, "-c", WITHOUT_RIGHTS, sys.executable, "-c", LOSING, settings, job.image, chunks]
+    run = subprocess.run(program, capture_output=True, text=True, check=False, timeout=250, cwd=ROOT)
+    if os.geteuid() == 0 and run.returncode == KEEPS_RIGHTS:
+        pytest.skip("the rights of root cannot be dropped here")
+    assert run.returncode == 0, run.stderr
+    failed(ImageReport(**json.loads(run.stdout)), "ermission denied")
+    chunks.chmod(0o700)
+    assert job.run(tmp_path / "out").status == "done"
+    assert contents(tmp_path / "out") == job.wanted
+
+
+KEEPS_RIGHTS = 77
+
+LOSING = f"""
+import json, os, sys
+from dataclasses import asdict
+from pathlib import Path
+from pipeline.batch import attempt
+from pipeline.config import load_config, make_config
+from pipeline.images.discover import InputImage
+from tests.faults.test_disk import INTENT, Interfering
+settings, image, chunks = map(Path, sys.argv[1:])
+def lose():
+    chunks.chmod(0o500)
+    if os.access(chunks, os.W_OK):
+        os._exit({KEEPS_RIGHTS})
+executor = Interfering("segment", 3, lose)
+config, out = make_config(load_config(settings)), chunks.parents[4]
+report = attempt(config, InputImage(str(image), "a"), out, INTENT, executor, fresh=False)
+print(json.dumps(asdict(report)))
+"""
+"""Takes the right to write to a folder away during the run, and prints the report."""
 
 
 @pytest.mark.parametrize(("stage", "number"), [("read", 0), ("segment", 4), ("audit windows", 1)])
