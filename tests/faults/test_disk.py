@@ -163,7 +163,17 @@ def test_a_folder_that_loses_its_permissions_is_told_and_gone_on_with(job: Job, 
     settings = tmp_path / "config.json"
     settings.write_text(job.config.model_dump_json(exclude_defaults=True))
     # In a process of its own, for it has to be without the rights of root.
-    program = [sys.executable, "-c", WITHOUT_RIGHTS, sys.executable, "-c", LOSING, settings, job.image, chunks]
+    program: list[str | Path] = [
+        sys.executable,
+        "-c",
+        WITHOUT_RIGHTS,
+        sys.executable,
+        "-c",
+        LOSING,
+        settings,
+        job.image,
+        chunks,
+    ]
     run = subprocess.run(program, capture_output=True, text=True, check=False, timeout=250, cwd=ROOT)
     if os.geteuid() == 0 and run.returncode == KEEPS_RIGHTS:
         pytest.skip("the rights of root cannot be dropped here")

@@ -33,7 +33,7 @@ def make(folder: Path, content: str, notes: bool = True) -> Path:
     """Make a small result that knows what it is."""
     (folder / "0" / "c").mkdir(parents=True)
     (folder / "0" / "c" / "0").write_text(content)
-    write_provenance(folder, {"content": content})
+    write_provenance(folder, {"plan": {}, "content": content})
     if notes:
         (folder / ".work" / "deep").mkdir(parents=True)
         (folder / ".work" / "deep" / "note").write_text("of the run")
