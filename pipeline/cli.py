@@ -61,7 +61,8 @@ def _options(
 
 
 for _command in (
-    segment.run, segment.plan, models.inspect, models.models, results.verify, results.export, models.train,
+    segment.run, segment.plan, models.inspect, models.models, results.verify, results.report, results.export,
+    models.train,
 ):  # fmt: skip
     app.command()(_command)
 

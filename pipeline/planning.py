@@ -102,6 +102,8 @@ class RunPlan(BaseModel):
     """Of the spatial axes, for the watershed: in the ratio of the pixel sizes, as whole numbers."""
     table: bool
     """Whether objects are measured."""
+    report: bool = True
+    """Whether a page about the result is written beside it; no byte of the result depends on it."""
     probabilities: Literal["none", "float16", "float32", "float64"]
     precision: Literal["float32", "bfloat16", "float16", "float64"]
     precision_tolerance: float | None = None
@@ -233,7 +235,7 @@ class RunPlan(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that the result's bytes depend on, as JSON: work of equal identity may be gone on with."""
-        beside = {"name", "output", "model", "window_bytes", "trust_model_code", "audit_windows",
+        beside = {"name", "output", "model", "window_bytes", "trust_model_code", "audit_windows", "report",
                   "precision_tolerance", "precision_measured"}  # fmt: skip
         facts = self.model_dump(mode="json", exclude=beside)
         if self.content_sha256 is not None:
@@ -389,6 +391,7 @@ def make_plan(
             "parting_depth": depth,
             "spacing": _spacing(info, footprint),
             "table": config.output.table and method != "none",
+            "report": config.output.report,
             "probabilities": config.output.probabilities,
             "precision": precision,
             "precision_tolerance": tolerance,

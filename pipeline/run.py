@@ -22,6 +22,7 @@ from pipeline.images.opening import open_image
 from pipeline.models.facts import learn_facts
 from pipeline.package_check import check_pixels
 from pipeline.planning import Intent, RunPlan, make_plan
+from pipeline.report.writing import report_beside, report_path
 from pipeline.stages import discard, run_stage, stage_names
 from pipeline.stores.hold import hold
 from pipeline.stores.publish import noted_damage, read_provenance, recover, refuse_foreign
@@ -141,6 +142,9 @@ def claim(plan: RunPlan, *, fresh: bool) -> Iterator[str | None]:
             if damage := noted_damage(final):
                 log.warning("%s: the finished result is damaged and made again: %s", plan.name, ", ".join(damage))
                 reason = None
+            elif not report_path(final).exists():
+                # A run was killed after it had published the result.
+                report_beside(plan)
         yield reason
 
 

@@ -28,6 +28,7 @@ from pipeline.images.opening import open_image
 from pipeline.images.statistics import Counts, Search
 from pipeline.notes import save_facts
 from pipeline.progress import JobDone, StageStarted, tell
+from pipeline.report.writing import drop_report, report_beside
 from pipeline.resume import check_written, ledger_path, trusted, why_not_resumed, witnessed
 from pipeline.room import check_room
 from pipeline.scaling import scale_by
@@ -37,6 +38,7 @@ from pipeline.stores.hold import refuse_taken
 from pipeline.stores.publish import fold, publish, write_provenance
 from pipeline.stores.tables import TABLE
 from pipeline.stores.written import checksums_of, witnessing
+from pipeline.tile_times import sum_up_times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -352,7 +354,7 @@ def _publish(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
         numbered = ledger.done("number").get(0, {})
         crossed = ledger.done("cross").get(0, {})
         checked = ledger.done("check").get(0)
-        seconds = _spent(ledger.records("segment", len(plan.tiles)))
+        tiles = sum_up_times(plan, ledger.marks("segment"))
         stages = {stage: record.get("seconds") for stage in stage_names(plan)[:-1]
                   for record in ledger.done(f"stage {stage}").values()}  # fmt: skip
         parts = sorted([*plan.array_specs, *([TABLE] if plan.table else [])])
@@ -374,10 +376,12 @@ def _publish(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
         else {"passed": None, **noted_lists(plan, crossed)},
         "checksums": checksums,
         "environment": {"python": sys.version.split()[0], "platform": sys.platform},
-        "timings": {"stages": stages, "tiles": seconds},
+        "timings": {"stages": stages, **tiles},
     }
     write_provenance(plan.partial, provenance)
+    drop_report(Path(plan.output))
     publish(plan.partial, Path(plan.output), replace=True, notes=plan.work.name)
+    report_beside(plan)
     return {"objects": numbered.get("objects")}
 
 

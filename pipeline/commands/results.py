@@ -1,4 +1,4 @@
-"""`seamfree verify` and `seamfree export`: what is done with finished results."""
+"""`seamfree verify`, `export` and `report`: what is done with finished results."""
 
 from __future__ import annotations
 
@@ -56,3 +56,17 @@ def export(
         typer.echo(f"{geojson}: {opened.write_geojson(geojson):,} objects")
     if anndata is not None:
         typer.echo(f"{anndata}: {opened.write_anndata(anndata):,} objects")
+
+
+def report(
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="Folder NAME.ome.zarr.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file; NAME.report.html beside the result by default.")
+    ] = None,
+) -> None:
+    """Write the report of a finished result again: one page of pictures, plots and the audit."""
+    from pipeline.report.writing import write_report
+    from pipeline.results import check_result
+
+    # The name of the folder is that of the result, wherever one stands.
+    typer.echo(printable(str(write_report(check_result(result).absolute(), output))))

@@ -36,7 +36,7 @@ _METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
 
 
 class ZarrSource:
-    """An image in a Zarr: the full resolution of an OME-Zarr image, or a plain array.
+    """An image in a Zarr: one level of an OME-Zarr image, or a plain array.
 
     Parameters
     ----------
@@ -44,6 +44,8 @@ class ZarrSource:
         The folder.
     series : int, optional
         Which of several images (``bioformats2raw.layout``); the first where absent.
+    level : int, optional
+        Of the image's pyramid; 0 for full resolution.
 
     Raises
     ------
@@ -51,8 +53,10 @@ class ZarrSource:
         If it is no Zarr, its metadata are invalid, or it is a plate.
     """
 
-    def __init__(self, path: Path, series: int | None) -> None:
+    def __init__(self, path: Path, series: int | None, level: int = 0) -> None:
         self._path = path
+        self._level = level
+        self.levels = 1
         self._groups = [path]
         self._notes: list[str] = []
         node = self._open_node(path)
@@ -147,7 +151,7 @@ class ZarrSource:
             place = ".".join(str(part) for part in found["loc"])
             raise ImageError(f"{self._path}: invalid OME-Zarr metadata: {place}: {found['msg']}") from error
         names = [str(axis.name).upper() for axis in multiscale.axes]
-        dataset = multiscale.datasets[0]
+        dataset, self.levels = multiscale.datasets[self._level], len(multiscale.datasets)
         folder = Path(group.store_path.store.root) / group.path  # type: ignore[attr-defined]
         array = self._open_node(self._inside(folder, dataset.path))
         if not isinstance(array, zarr.Array) or array.ndim != len(names):

@@ -1,0 +1,96 @@
+"""Writing the report of a result: beside it, whole or not at all. No report is worth a result."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+from pipeline.errors import PlanError, StoreError
+from pipeline.report.page import draw_page
+from pipeline.results import open_result
+
+if TYPE_CHECKING:
+    from pipeline.planning import RunPlan
+
+__all__ = ["drop_report", "report_beside", "report_path", "write_report"]
+
+log = logging.getLogger(__name__)
+
+
+def report_path(result: Path) -> Path:
+    """Give where the report of a result lies: ``NAME.report.html`` beside ``NAME.ome.zarr``."""
+    return result.with_name(f"{result.name.removesuffix('.ome.zarr')}.report.html")
+
+
+def write_report(result: Path, path: Path | None = None) -> Path:
+    """Write the report of a finished result.
+
+    Parameters
+    ----------
+    result : Path
+        Its folder; nothing in it is changed.
+    path : Path, optional
+        The file; `report_path` by default.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    StoreError, PlanError
+        If the result cannot be read, or the disk refuses.
+    """
+    path = report_path(result) if path is None else path
+    opened = open_result(result)
+    text = draw_page(opened, _plan_of(result, opened.provenance))
+    beside = path.with_name(f".{path.name[:100]}.{uuid4().hex[:8]}.tmp")
+    try:
+        try:
+            with beside.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path}: the report cannot be written ({error.strerror or error})") from error
+    return path
+
+
+def _plan_of(result: Path, provenance: dict[str, object]) -> RunPlan:
+    """Give the plan of a result, for the place where it lies now."""
+    from pipeline.planning import RunPlan
+
+    held = provenance.get("plan")
+    try:
+        return RunPlan.model_validate(dict(held) | {"output": str(result)})  # type: ignore[call-overload]
+    except (ValidationError, TypeError, ValueError) as error:
+        raise PlanError(f"{result}: the plan is not one of this version of seamfree") from error
+
+
+def drop_report(result: Path) -> None:
+    """Take away the report of a result that is about to be replaced: it would tell of another one."""
+    try:
+        report_path(result).unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("%s: the old report cannot be removed (%s)", report_path(result), error.strerror or error)
+
+
+def report_beside(plan: RunPlan) -> None:
+    """Write the report of a plan's finished result, if the plan has one; what hinders it is told, and loses nothing."""
+    if not plan.report:
+        return
+    try:
+        write_report(Path(plan.output))
+    except Exception as error:  # noqa: BLE001 (whatever hinders the page, the result is finished)
+        log.warning("%s: the result is finished, but its report could not be made (%s: %s); try seamfree report %s",
+                    plan.name, type(error).__name__, error, plan.output)  # fmt: skip
+        log.debug("why there is no report", exc_info=error)

@@ -1,0 +1,60 @@
+"""What is kept of the tiles' times when a result is finished: their sums, and a map of bounded size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.jobs import PARTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pipeline.engine.ledger import Mark
+    from pipeline.planning import RunPlan
+
+__all__ = ["sum_up_times"]
+
+MOST = 40
+"""Cells of the map along Y and X."""
+
+
+def sum_up_times(plan: RunPlan, marks: Iterable[Mark]) -> dict[str, Any]:
+    """Sum up how long the tiles took, one after the other: however many there are, what is held is the map.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        The plan.
+    marks : iterable of Mark
+        Those of the stage ``segment``.
+
+    Returns
+    -------
+    dict
+        ``tiles``: seconds by part, of all. ``tile_map``: ``tiles``, how many there are along TZYX; ``merged``, how
+        many of them along Y and X make a cell of the map; ``milliseconds``, by part, a text for each row of cells with
+        the mean of a tile in each, over T and Z, too.
+    """
+    counts = plan.tiles.counts
+    merged = [-(-count // MOST) for count in counts[2:]]
+    shape = [-(-count // by) for count, by in zip(counts[2:], merged, strict=True)]
+    sums, numbers = np.zeros((len(PARTS), *shape)), np.zeros(shape, dtype=np.int64)
+    for mark in marks:
+        if not mark.sound:
+            continue
+        position = plan.tiles.position(mark.job)
+        cell = (position[2] // merged[0], position[3] // merged[1])
+        sums[:, *cell] += [float(mark.record.get(part, 0)) for part in PARTS]
+        numbers[cell] += 1
+    means = np.rint(1000 * sums / np.maximum(numbers, 1)).astype(np.int64)
+    return {
+        "tiles": {part: round(float(sums[at].sum()), 3) for at, part in enumerate(PARTS)},
+        "tile_map": {
+            "tiles": list(counts),
+            "merged": merged,
+            "milliseconds": {part: [" ".join(map(str, row)) for row in means[at].tolist()]
+                             for at, part in enumerate(PARTS)},  # fmt: skip
+        },
+    }
