@@ -121,7 +121,7 @@ class OutputConfig(Settings):
     table: Flag = Field(default=True, description="Whether objects are measured, and a table of them is written.")
     report: Flag = Field(
         default=True,
-        description="Whether a page with pictures, plots and the audit, NAME.report.html, is written beside the result.",
+        description="Whether a page with pictures, plots and the audit, NAME.report.html, is written beside it.",
     )
     chunk: Whole = Field(default=512, ge=16, le=2**16, description="Largest edge of a chunk in Y and X, in pixels.")
 

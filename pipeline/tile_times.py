@@ -54,7 +54,8 @@ def sum_up_times(plan: RunPlan, marks: Iterable[Mark]) -> dict[str, Any]:
         "tile_map": {
             "tiles": list(counts),
             "merged": merged,
-            "milliseconds": {part: [" ".join(map(str, row)) for row in means[at].tolist()]
-                             for at, part in enumerate(PARTS)},  # fmt: skip
+            "milliseconds": {
+                part: [" ".join(map(str, row)) for row in means[at].tolist()] for at, part in enumerate(PARTS)
+            },
         },
     }

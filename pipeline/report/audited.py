@@ -1,4 +1,4 @@
-"""The seam audit on the page: what was computed again, how objects end at seams, and what is left in doubt, by place."""
+"""The seam audit on the page: what was computed again, how objects end at seams, and what is in doubt, by place."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def describe_audit(plan: RunPlan, audit: dict[str, Any]) -> Markup:
                  for axis, found in sorted(seams["profile"].items())]  # fmt: skip
         parts.append(
             Markup(
-                '<h3>Objects that end at seams</h3><p class="soft">Of the planes between pixels that have an object on a '
+                '<h3>Objects that end at seams</h3><p class="soft">Of the planes between pixels with an object on a '
                 "side, the share where it ends. Were tiles to cut objects, the bar at 0 would stand out.</p>"
                 '<div class="pair">{}</div>'
             ).format(Markup("").join(plots))
@@ -75,9 +75,9 @@ def describe_audit(plan: RunPlan, audit: dict[str, Any]) -> Markup:
         parts.append(_table(seams["table"]))
         if seams["chance"] is not None:
             parts.append(
-                Markup('<p class="soft">So many ends at seams, or more, are found by chance in {} % of images.</p>').format(
-                    number(100 * float(f"{seams['chance']:.2g}"))
-                )
+                Markup(
+                    '<p class="soft">So many ends at seams, or more, are found by chance in {} % of images.</p>'
+                ).format(number(100 * float(f"{seams['chance']:.2g}")))
             )
     elif "windows" in audit:
         parts.append(Markup('<p class="soft">There is no plot of seams: {}.</p>').format(why))
@@ -94,7 +94,7 @@ def _table(rows: list[dict[str, Any]]) -> Markup:
     )  # fmt: skip
 
 
-def _listed(title: str, found: dict[str, Any], head: Sequence[str], rows: list[Sequence[object]]) -> Markup:
+def _listed(title: str, found: dict[str, Any], head: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:
     """Draw a list of places, folded; nothing where there is none."""
     if not found.get("total"):
         return Markup("")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import ceil
+from math import ceil, log10
 
 from markupsafe import Markup
 
-from pipeline.report.words import nice_step, number
+from pipeline.report.words import nice_step, number, short
 
 __all__ = ["Heat", "bars", "heat_map", "seam_profile", "timeline"]
 
@@ -43,16 +43,25 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
     )
 
 
-def _axes(top: float, y_of: Callable[[float], float], x_label: str, y_text: Callable[[float], str]) -> list[Markup]:
-    """Draw horizontal lines at round values, and the words below."""
-    step = nice_step(top, 3)
+def _axes(
+    values: Sequence[float], y_of: Callable[[float], float], x_label: str, y_text: Callable[[float], str]
+) -> list[Markup]:
+    """Draw horizontal lines at some values, and the words below."""
     parts = []
-    for at in range(int(top / step + 1e-9) + 1):
-        y = y_of(at * step)
-        parts += [_line(LEFT, y, WIDTH - RIGHT, y, "base" if at == 0 else "grid"),
-                  _text(LEFT - 6, y + 4, y_text(at * step), "end")]  # fmt: skip
+    for value in values:
+        y = y_of(value)
+        parts += [
+            _line(LEFT, y, WIDTH - RIGHT, y, "grid" if value else "base"),
+            _text(LEFT - 6, y + 4, y_text(value), "end"),
+        ]
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x_label, "mid soft"))
     return parts
+
+
+def _round_values(top: float, least: float = 0.0) -> list[float]:
+    """Give some round values up to a highest one, not closer to each other than the least distance."""
+    step = max(nice_step(top, 3), least)
+    return [at * step for at in range(int(top / step + 1e-9) + 1)]
 
 
 def bars(
@@ -62,7 +71,9 @@ def bars(
     x_label: str,
     marks: Sequence[tuple[float, str]] = (),
     shaded: tuple[float, float] | None = None,
-    ticks: Callable[[float], str] = number,
+    *,
+    whole: bool = False,
+    logarithmic: bool = False,
 ) -> Markup:
     """Draw a histogram.
 
@@ -78,36 +89,45 @@ def bars(
         Places that are marked by a line, with words above.
     shaded : tuple of float, optional
         A range behind the bars.
-    ticks : callable
-        Gives the text of a value on the axis below.
+    whole : bool
+        Whether only whole numbers make sense on the axis below.
+    logarithmic : bool
+        Whether heights are logarithms, so that few beside very many are seen.
     """
     first, last = edges[0], edges[-1]
     span, top = (last - first) or 1.0, max(max(counts, default=0), 1)
+    logarithmic = logarithmic and top > 100
     inner_width, inner_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
     def x_of(value: float) -> float:
         return LEFT + inner_width * (min(max(value, first), last) - first) / span
 
     def y_of(value: float) -> float:
-        return TOP + inner_height * (1 - value / top)
+        height = log10(1 + value) / log10(1 + top) if logarithmic else value / top
+        return TOP + inner_height * (1 - height)
 
     parts = []
     if shaded is not None:
         parts.append(_rect(x_of(shaded[0]), TOP, x_of(shaded[1]) - x_of(shaded[0]), inner_height, "shade"))
-    parts += _axes(top, y_of, x_label, number)
+    # Counts are whole, and so are their lines.
+    lines = [0.0, *(10.0**at for at in range(1, ceil(log10(top))))] if logarithmic else _round_values(top, 1.0)
+    parts += _axes(lines, y_of, x_label, short)
     # One path for all bars keeps the page small.
     steps = [f"M{x_of(low) + 0.4:.1f} {y_of(0):.1f}V{y_of(count):.1f}H{x_of(high) - 0.4:.1f}V{y_of(0):.1f}z"
              for low, high, count in zip(edges, edges[1:], counts, strict=False) if count]  # fmt: skip
     parts.append(Markup('<path class="bar" d="{}"/>').format("".join(steps)))
-    step = nice_step(span, 5)
+    step = max(nice_step(span, 5), 1.0) if whole else nice_step(span, 5)
     at = ceil(first / step - 1e-9)
     while at * step <= last + 1e-9 * span:
-        parts.append(_text(x_of(at * step), HEIGHT - 24, ticks(at * step), "mid"))
+        parts.append(_text(x_of(at * step), HEIGHT - 24, number(at * step), "mid"))
         at += 1
     for place, text in marks:
         x = x_of(place)
         kind = "end" if x > WIDTH * 0.6 else ""
-        parts += [_line(x, TOP - 4, x, y_of(0), "mark"), _text(x + (-5 if kind else 5), TOP - 8, text, f"{kind} strong")]
+        parts += [
+            _line(x, TOP - 4, x, y_of(0), "mark"),
+            _text(x + (-5 if kind else 5), TOP - 8, text, f"{kind} strong"),
+        ]
     return _svg(WIDTH, HEIGHT, label, parts)
 
 
@@ -125,14 +145,16 @@ def seam_profile(axis: str, offsets: Sequence[int], shares: Sequence[float], els
     elsewhere : float
         The share half a tile away from seams.
     """
-    top = 1.15 * max(*shares, elsewhere, 1e-9)
+    top = max(1.15 * max(*shares, elsewhere), 0.01)
     inner_width, inner_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
     step = inner_width / len(offsets)
 
     def y_of(value: float) -> float:
         return TOP + inner_height * (1 - value / top)
 
-    parts = _axes(top, y_of, f"pixels from the seam, along {axis}", lambda value: f"{number(100 * value)} %")
+    parts = _axes(
+        _round_values(top), y_of, f"pixels from the seam, along {axis}", lambda value: f"{number(100 * value)} %"
+    )
     for at, (offset, value) in enumerate(zip(offsets, shares, strict=True)):
         x, kind = LEFT + at * step, "here" if offset == 0 else "bar"
         title = f"{offset} pixels from the seam: {number(100 * value)} %"
@@ -142,8 +164,8 @@ def seam_profile(axis: str, offsets: Sequence[int], shares: Sequence[float], els
     parts += [_line(LEFT, y_of(elsewhere), WIDTH - RIGHT, y_of(elsewhere), "mark dashed"),
               _text(WIDTH - RIGHT, TOP - 8, "dashed: half a tile from any seam", "end soft")]  # fmt: skip
     label = (
-        f"Share of boundaries by distance to the seam along {axis}: {number(100 * shares[list(offsets).index(0)])} % on "
-        f"it, {number(100 * elsewhere)} % half a tile away"
+        f"Share of boundaries by distance to the seam along {axis}: {number(100 * shares[list(offsets).index(0)])} % "
+        f"on it, {number(100 * elsewhere)} % half a tile away"
     )
     return _svg(WIDTH, HEIGHT, label, parts)
 
@@ -166,7 +188,8 @@ def timeline(stages: Sequence[tuple[str, float]], text: Callable[[float], str]) 
         x, wide = left + width * begun / total, max(width * seconds / total, 1.5)
         middle = at * row + row / 2
         parts += [_text(left - 8, middle + 4, name, "end"), _line(left, middle, x, middle, "grid"),
-                  _rect(x, middle - 5, wide, 10, "bar"), _text(x + wide + 5, middle + 4, text(seconds), "soft")]  # fmt: skip
+                  _rect(x, middle - 5, wide, 10, "bar"),
+                  _text(x + wide + 5, middle + 4, text(seconds), "soft")]  # fmt: skip
         begun += seconds
     longest = max(stages, key=lambda stage: stage[1])
     label = f"{len(stages)} stages in {text(total)}; the longest is {longest[0]}, {text(longest[1])}"
@@ -193,7 +216,11 @@ class Heat:
 
 
 def heat_map(
-    rows: Sequence[Sequence[float]], y_edges: Sequence[int], x_edges: Sequence[int], label: str, title: Callable[[int, int], str]
+    rows: Sequence[Sequence[float]],
+    y_edges: Sequence[int],
+    x_edges: Sequence[int],
+    label: str,
+    title: Callable[[int, int], str],
 ) -> Markup:
     """Draw a map of rectangles, in the proportions of the image.
 
@@ -211,7 +238,15 @@ def heat_map(
     heat = Heat([value for row in rows for value in row])
     by = 320 / max(x_edges[-1], y_edges[-1])
     cells = [
-        (x_edges[x] * by, y_edges[y] * by, (x_edges[x + 1] - x_edges[x]) * by, (y_edges[y + 1] - y_edges[y]) * by, heat.shade(value), y, x)
+        (
+            x_edges[x] * by,
+            y_edges[y] * by,
+            (x_edges[x + 1] - x_edges[x]) * by,
+            (y_edges[y + 1] - y_edges[y]) * by,
+            heat.shade(value),
+            y,
+            x,
+        )
         for y, row in enumerate(rows)
         for x, value in enumerate(row)
     ]
@@ -223,5 +258,7 @@ def heat_map(
         paths: dict[int, list[str]] = {}
         for x, y, wide, high, shade, *_ in cells:
             paths.setdefault(shade, []).append(f"M{x:.1f} {y:.1f}h{wide:.1f}v{high:.1f}h-{wide:.1f}z")
-        parts = [Markup('<path class="q{}" d="{}"/>').format(shade, "".join(steps)) for shade, steps in sorted(paths.items())]
+        parts = [
+            Markup('<path class="q{}" d="{}"/>').format(shade, "".join(steps)) for shade, steps in sorted(paths.items())
+        ]
     return _svg(x_edges[-1] * by, y_edges[-1] * by, label, parts)

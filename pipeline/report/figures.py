@@ -95,8 +95,8 @@ def _figure(picture: Picture, where: str, what: str) -> Markup:
     )  # fmt: skip
     place = f"{where}{picture.place}"
     return Markup(
-        '<figure><svg class="picture{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}<g class="over">{}</g>{}{}</svg>'
-        "<figcaption>{}: {}; the bar is {}</figcaption></figure>"
+        '<figure><svg class="picture{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}<g class="over">{}</g>{}{}'
+        "</svg><figcaption>{}: {}; the bar is {}</figcaption></figure>"
     ).format(
         " exact" if picture.exact else "", width, height, f"{picture.name}, {place}, with {what}", image,
         picture.labels, frames, bar, picture.name, place, words,

@@ -100,7 +100,9 @@ def histogram(objects: Objects) -> tuple[list[int], list[int], int]:
     larger : int
         How many objects are larger than the last edge.
     """
-    top = int(objects.percentile(99.5))
+    top, largest = int(objects.percentile(99.5)), int(objects.sizes[-1])
+    # A few that are hardly larger are drawn, too.
+    top = largest if largest <= 2 * top or objects.count < 200 else top
     step = max(1, -(-(top + 1) // BINS))
     edges = np.arange(0, top + step + 1, step)
     counts = np.zeros(len(edges) - 1, dtype=np.int64)

@@ -79,9 +79,10 @@ def draw_page(result: Result, plan: RunPlan) -> str:
     allowed = b64encode(sha256(STYLE.encode()).digest()).decode()
     page = Markup(
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'sha256-{}'; "
-        "base-uri 'none'; form-action 'none'\">"
-        '<meta name="viewport" content="width=device-width,initial-scale=1"><meta name="referrer" content="no-referrer">'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src "
+        "'sha256-{}'; base-uri 'none'; form-action 'none'\">"
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<meta name="referrer" content="no-referrer">'
         "<title>{} · seamfree</title><style>{}</style></head><body><main>{}{}"
         "<footer>Written by seamfree {}. This page loads nothing and runs nothing.</footer></main></body></html>\n"
     ).format(allowed, name, Markup(STYLE), _head(name, plan, result, objects), Markup("\n").join(sections),
@@ -105,7 +106,8 @@ def _head(name: str, plan: RunPlan, result: Result, objects: Objects | None) -> 
     facts.append(("Seam audit", word, kind))
     damaged = noted_damage(result.path)
     note = Markup('<p class="note bad">The result is known to be damaged: {}.</p>').format(", ".join(damaged))
-    return Markup('<header><h1><bdi>{}</bdi></h1><p>{}</p><p class="{}">{}</p>{}<dl class="facts">{}</dl></header>').format(
+    page = Markup('<header><h1><bdi>{}</bdi></h1><p>{}</p><p class="{}">{}</p>{}<dl class="facts">{}</dl></header>')
+    return page.format(
         name, _summary(plan, result), kind, sentence, note if damaged else "",
         Markup("").join(
             Markup('<div><dt>{}</dt><dd class="{}">{}</dd></div>').format(title, style, value)
@@ -158,7 +160,8 @@ def _objects(plan: RunPlan, objects: Objects) -> Markup:
     content = Markup("").join(Markup("<p>{}</p>").format(line) for line in lines)
     if len(objects.classes) > 1:
         content += tabulate(("class", "objects", "share"), [
-            (printable(kind), f"{count:,}", share(count, objects.count)) for kind, count in objects.classes.most_common(20)
+            (printable(kind), f"{count:,}", share(count, objects.count))
+            for kind, count in objects.classes.most_common(20)
         ])  # fmt: skip
     content += _series(plan, objects)
     return Markup('<div class="pair"><div>{}</div><div>{}</div></div>').format(plot, content)
@@ -175,14 +178,16 @@ def _series(plan: RunPlan, objects: Objects) -> Markup:
         found = [sum(counts.get(at, 0) for at in range(start, min(start + step, length)))
                  for start in range(0, length, step)]  # fmt: skip
         edges = [start * step - 0.5 for start in range(len(found) + 1)]
-        plots.append(bars(edges, found, f"Objects along {axis}", f"objects by {axis}"))
+        plots.append(bars(edges, found, f"Objects along {axis}", f"objects by {axis}", whole=True))
     return Markup("").join(plots)
 
 
 def _classes(labels: LabelPixels, plan: RunPlan) -> Markup:
     counts, left_out = class_areas(labels, len(plan.classes))
     total = sum(counts)
-    note = "" if left_out <= 1 else Markup('<p class="soft">Estimated from one of {} pixels.</p>').format(f"{left_out:,}")
+    note = (
+        "" if left_out <= 1 else Markup('<p class="soft">Estimated from one of {} pixels.</p>').format(f"{left_out:,}")
+    )
     rows = [(printable(name), share(count, total), f"{count * max(left_out, 1):,}")
             for name, count in zip(plan.classes, counts, strict=True)]  # fmt: skip
     return tabulate(("class", "share of the image", "pixels"), rows) + note
@@ -200,15 +205,18 @@ def _intensities(pixels: ImagePixels | None, plan: RunPlan, intensity: list[dict
         marks = [(float(value), f"{float(at):g} %") for at, value in entry["percentiles"].items()]
         name = printable(plan.source.channel_names[channel])
         plot = bars(found.edges, found.counts, f"Histogram of intensities, {name}", f"intensity, {name}",
-                    marks[:1] + marks[-1:], (marks[0][0], marks[-1][0]))  # fmt: skip
+                    marks[:1] + marks[-1:], (marks[0][0], marks[-1][0]), logarithmic=True)  # fmt: skip
         beyond = [
-            f"{share(count, found.looked_at)} {how}" for count, how in ((found.darker, "darker"), (found.brighter, "brighter"))
+            f"{share(count, found.looked_at)} {how}"
+            for count, how in ((found.darker, "darker"), (found.brighter, "brighter"))
             if count
         ]  # fmt: skip
-        words = f"{found.looked_at:,} pixels looked at{'; not drawn: ' if beyond else ''}{', '.join(beyond)}"
+        words = f"{found.looked_at:,} pixels looked at, heights are logarithms"
+        words += f"; not drawn: {', '.join(beyond)}" if beyond else ""
         plots.append(Markup("<figure>{}<figcaption>{}</figcaption></figure>").format(plot, words))
     rows = [
-        (entry["time"], printable(plan.source.channel_names[entry["channel"]]), number(entry["mean"]), number(entry["std"]),
+        (entry["time"], printable(plan.source.channel_names[entry["channel"]]), number(entry["mean"]),
+         number(entry["std"]),
          ", ".join(f"{float(at):g} %: {number(value)}" for at, value in entry["percentiles"].items()),
          f"{entry['left_out']:,}")
         for entry in intensity[:20]
@@ -239,9 +247,11 @@ def _times(plan: RunPlan, provenance: dict[str, Any]) -> Markup:
         rows = [(found.name, duration(found.seconds), found.low, found.high) for found in maps]
         table = tabulate(("time of tiles for", "in all", "least", "most"), rows)
         parts.append(
-            Markup('<h3>Time of each tile</h3><div class="pair"><figure>{}<figcaption>{}</figcaption></figure>{}</div>').format(
-                drawn if drawn is not None else "", f"{describe_map(timings['tile_map'])}; darker or bluer is slower",
-                table,
+            Markup(
+                '<h3>Time of each tile</h3><div class="pair"><figure>{}<figcaption>{}</figcaption></figure>{}</div>'
+            ).format(
+                drawn if drawn is not None else "",
+                f"{describe_map(timings['tile_map'])}; the farther from the ground's colour, the slower", table,
             )
         )  # fmt: skip
     check = provenance["self_check"]
@@ -249,8 +259,8 @@ def _times(plan: RunPlan, provenance: dict[str, Any]) -> Markup:
         words = f"The self-check before the run was not made: {check['not_made']}."
     else:
         words = (
-            f"Before the run, two tiles were held against one larger pass: {check['pixels']:,} pixels, scores differ by "
-            f"at most {check['difference']:.1e}; {check['tolerance']:.0e} is what rounding may do."
+            f"Before the run, two tiles were held against one larger pass: {check['pixels']:,} pixels, scores differ "
+            f"by at most {check['difference']:.1e}; {check['tolerance']:.0e} is what rounding may do."
         )
     parts.append(Markup("<h3>Self-check</h3><p>{}</p>").format(words))
     return Markup("").join(parts)
@@ -262,7 +272,7 @@ def _opening(result: Result) -> Markup:
     lines = [
         ("In napari, with the plugin napari-ome-zarr", f"napari --plugin napari-ome-zarr {quoted}"),
         ("In Python", f"from pipeline import open_result\n\nresult = open_result({name!r})\n"
-                      + ("labels = result.instances[0][:]\n" if result.instances else "labels = result.semantic[0][:]\n")
+                      + f"labels = result.{'instances' if result.instances else 'semantic'}[0][:]\n"
                       + ("table = result.table" if (result.path / "tables").is_dir() else "")),
         ("Its metadata, checksums and seams again", f"seamfree verify {quoted}"),
     ]  # fmt: skip
@@ -281,7 +291,8 @@ def _provenance(plan: RunPlan, provenance: dict[str, Any]) -> Markup:
         ("plan", provenance["digest"]), ("seamfree", provenance["seamfree"]),
     ]  # fmt: skip
     table = Markup("").join(
-        Markup('<tr><td>{}</td><td class="text">{}</td></tr>').format(name, printable(str(value))) for name, value in rows
+        Markup('<tr><td>{}</td><td class="text">{}</td></tr>').format(name, printable(str(value)))
+        for name, value in rows
     )
     shown = {name: value for name, value in provenance.items() if name not in ("checksums", "overlap")}
     text = json.dumps(shown, indent=1)

@@ -1,4 +1,4 @@
-"""Pictures of a result: what the network saw, and over it the outlines of what was found, each in a layer of its own."""
+"""Pictures of a result: what the network saw, and over it the outlines of what was found, in layers."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Thumbnail:
     caption: str
 
 
-def _uri(kind: str, content: bytes) -> str:
+def _uri(kind: str, content: bytes | bytearray) -> str:
     return f"data:image/{kind};base64,{b64encode(content).decode()}"
 
 
@@ -100,9 +100,7 @@ def contrast(intensity: list[dict[str, Any]], time: int, channel: int) -> tuple[
     return float(low), float(high)
 
 
-def _paint(
-    pixels: ImagePixels, view: View, plan: RunPlan, intensity: list[dict[str, Any]]
-) -> NDArray[np.uint8] | None:
+def _paint(pixels: ImagePixels, view: View, plan: RunPlan, intensity: list[dict[str, Any]]) -> NDArray[np.uint8] | None:
     """Draw what the network saw: one channel in grey, two in green and magenta, three as red, green and blue."""
     channels = plan.channels if len(plan.channels) in (2, 3) else plan.channels[:1]
     planes = []
@@ -135,6 +133,12 @@ def _layer(labels: NDArray[np.integer[Any]], *, alone: bool) -> bytes:
         drawn[inside, :3], drawn[inside, 3] = COLOURS[_colours(labels[inside])] // 2, 255
     elif np.count_nonzero(outlines) > FILLED * np.count_nonzero(inside):
         drawn[inside, :3], drawn[inside, 3] = COLOURS[_colours(labels[inside])], ALPHA
+        return bytes(imagecodecs.png_encode(drawn, level=9))
+    elif 4 * np.count_nonzero(outlines) < FILLED * np.count_nonzero(inside):
+        # Large objects bear a line that is seen from afar.
+        outlines = find_boundaries(labels, mode="thick")
+        named = ndimage.maximum_filter(labels, 3)
+        drawn[outlines, :3], drawn[outlines, 3] = COLOURS[_colours(named[outlines])], 255
         return bytes(imagecodecs.png_encode(drawn, level=9))
     drawn[outlines, :3], drawn[outlines, 3] = COLOURS[_colours(labels[outlines])], 255
     return bytes(imagecodecs.png_encode(drawn, level=9))

@@ -127,7 +127,8 @@ class LabelPixels:
         """Read a plane of the labels at a level, YX."""
         shape = self.levels[level].shape
         box = Box((time, plane, 0, 0), (time + 1, plane + 1, *shape[2:]))
-        return self.levels[level].read(box)[0, 0].astype(np.int64)
+        found: NDArray[np.int64] = self.levels[level].read(box)[0, 0].astype(np.int64)
+        return found
 
     def strips(self, time: int, plane: int, level: int) -> Iterator[NDArray[np.integer[Any]]]:
         """Read a plane of the labels at a level, some rows at a time."""
@@ -240,7 +241,9 @@ def _resized(plane: NDArray[np.generic], shape: tuple[int, int]) -> NDArray[np.f
     factors = [max(1, have // want) for have, want in zip(plane.shape, shape, strict=True)]
     inside = tuple(slice(have // factor * factor) for have, factor in zip(plane.shape, factors, strict=True))
     height, width = (have // factor for have, factor in zip(plane.shape, factors, strict=True))
-    small = plane[inside].reshape(height, factors[0], width, factors[1]).mean(axis=(1, 3), dtype=np.float32)
+    small: NDArray[np.float32] = (
+        plane[inside].reshape(height, factors[0], width, factors[1]).mean(axis=(1, 3), dtype=np.float32)
+    )
     if plane.dtype.kind == "f":
         small = np.nan_to_num(small, nan=0.0, posinf=0.0, neginf=0.0)
     if small.shape == shape:
@@ -273,7 +276,10 @@ def open_pixels(result: Result, plan: RunPlan) -> Iterator[tuple[ImagePixels | N
                 sources = [first, *open_coarser(plan.source.path, plan.series)]
                 for source in sources[1:]:
                     stack.callback(source.close)
-                found = ImagePixels([_Level(source.info.shape, source.info.block, source.read) for source in sources]), None
+                found = (
+                    ImagePixels([_Level(source.info.shape, source.info.block, source.read) for source in sources]),
+                    None,
+                )
         except ImageError as error:
             found = None, str(error)
         yield found

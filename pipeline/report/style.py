@@ -1,4 +1,4 @@
-"""The style sheet of the page: light, dark and paper, phone and desktop. Nothing is loaded, so that there is no script."""
+"""The style sheet of the page: light, dark and paper, phone and desktop. Nothing is loaded, and no script runs."""
 
 __all__ = ["STYLE"]
 
@@ -46,7 +46,8 @@ th,td{padding:.25rem .7rem .25rem 0;text-align:right;border-bottom:1px solid var
 th:first-child,td:first-child{text-align:left}td.text{text-align:left;white-space:normal;overflow-wrap:anywhere}
 th{color:var(--soft);font-weight:500}
 details{margin:.6rem 0}summary{cursor:pointer}
-pre{margin:.4rem 0;padding:.6rem;background:var(--ground);border-radius:.3rem;overflow:auto;max-height:30rem;font-size:.8rem}
+pre{margin:.4rem 0;padding:.6rem;background:var(--ground);border-radius:.3rem;overflow:auto;max-height:30rem;
+font-size:.8rem}
 code{font-size:.9em;overflow-wrap:anywhere}footer{color:var(--soft);font-size:.85rem;margin:1rem 0}
 @media print{section{break-inside:avoid}details:not([open]){display:none}}
 """

@@ -52,7 +52,9 @@ def draw_maps(plan: RunPlan, timings: dict[str, Any]) -> list[TileMap]:
     ]
 
     def told(row: int, column: int) -> str:
-        each = ", ".join(f"{PARTS.get(part, part)} {duration(milliseconds[part][row][column] / 1000)}" for part in parts)
+        each = ", ".join(
+            f"{PARTS.get(part, part)} {duration(milliseconds[part][row][column] / 1000)}" for part in parts
+        )
         return (
             f"x {edges[1][column]:,} to {edges[1][column + 1]:,}, y {edges[0][row]:,} to {edges[0][row + 1]:,}: "
             f"{duration(together[row][column] / 1000)} ({each})"
@@ -62,7 +64,7 @@ def draw_maps(plan: RunPlan, timings: dict[str, Any]) -> list[TileMap]:
         values = [value for row in rows for value in row]
         low, high = duration(min(values) / 1000), duration(max(values) / 1000)
         label = f"Time for {name} of each tile: {low} to {high}"
-        drawing = heat_map(rows, *edges, label, told) if len(values) > 1 else None
+        drawing = heat_map(rows, edges[0], edges[1], label, told) if len(values) > 1 else None
         return TileMap(name, seconds, low, high, drawing)
 
     sums = timings["tiles"]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from pipeline.planning import RunPlan
 
-__all__ = ["Measure", "across", "duration", "extent", "nice_step", "number", "plural", "share", "size_measure"]
+__all__ = ["Measure", "across", "duration", "extent", "nice_step", "number", "plural", "share", "short", "size_measure"]
 
 _LENGTHS = ("nanometer", "micrometer", "millimeter", "meter")
 """Units that sizes are told in, the smallest first."""
@@ -38,6 +38,14 @@ def number(value: float) -> str:
         return f"{value:.2e}"
     text = f"{value:,.{max(2 - size, 0)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def short(value: float) -> str:
+    """Give a count in little room, such as ``20 k`` or ``1.5 M``."""
+    for size, sign in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= size:
+            return f"{number(value / min(size, 1e3 if sign == 'k' else size))} {sign}"
+    return number(value)
 
 
 def share(part: float, whole: float) -> str:

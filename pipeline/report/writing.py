@@ -90,7 +90,8 @@ def report_beside(plan: RunPlan) -> None:
         return
     try:
         write_report(Path(plan.output))
-    except Exception as error:  # noqa: BLE001 (whatever hinders the page, the result is finished)
+    except Exception as error:
+        # Whatever hinders the page, the result is finished.
         log.warning("%s: the result is finished, but its report could not be made (%s: %s); try seamfree report %s",
                     plan.name, type(error).__name__, error, plan.output)  # fmt: skip
         log.debug("why there is no report", exc_info=error)
