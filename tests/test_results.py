@@ -411,7 +411,9 @@ def test_a_finished_result_is_left_alone_and_made_again_when_asked(tmp_path: Pat
     assert json.loads((output / "run-summary.json").read_text())["counts"] == {"done": 1}
     assert not mark.exists()
     assert digests(result) == before
-    assert sorted(path.name for path in output.iterdir()) == ["a.ome.zarr", "run-summary.json"]
+    assert sorted(path.name for path in output.iterdir()) == [
+        "a.ome.zarr", "a.report.html", "run-summary.json",
+    ]  # fmt: skip
 
 
 def test_a_colour_image_is_segmented_by_the_channel_that_is_named(

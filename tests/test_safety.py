@@ -97,7 +97,9 @@ def test_a_result_that_another_run_is_making_is_left_to_it(tmp_path: Path, confi
     assert report.reason is not None
     assert f"process {os.getpid()}" in report.reason
     assert run(tmp_path / "a.tif", tmp_path / "out", config).status == "done"
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.ome.zarr", "run-summary.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "a.ome.zarr", "a.report.html", "run-summary.json",
+    ]  # fmt: skip
 
 
 def test_an_image_of_an_odd_size_has_no_tiny_chunks(tmp_path: Path, config: RunConfig) -> None:

@@ -6,7 +6,6 @@ import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from pydantic import ValidationError
 
@@ -50,7 +49,8 @@ def write_report(result: Path, path: Path | None = None) -> Path:
     path = report_path(result) if path is None else path
     opened = open_result(result)
     text = draw_page(opened, _plan_of(result, opened.provenance))
-    beside = path.with_name(f".{path.name[:100]}.{uuid4().hex[:8]}.tmp")
+    # Always the same, so that nothing is left of a process that was killed here, once the report is made again.
+    beside = path.with_name(f".{path.name}.tmp")
     try:
         try:
             with beside.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:

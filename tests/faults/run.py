@@ -158,10 +158,10 @@ def attempts(notes: Path) -> Counter[str]:
 
 
 def contents(out: Path) -> dict[str, bytes]:
-    """Give every file under an output folder, but for what tells when a run took place."""
+    """Give every file under an output folder, but for what tells when a run took place, and what is drawn of that."""
     found = {}
     for path in sorted(out.rglob("*")):
-        if path.is_file():
+        if path.is_file() and not path.name.endswith(".report.html"):
             content = path.read_bytes()
             if path.name == "seamfree.json":
                 facts = json.loads(content)

@@ -82,7 +82,9 @@ def files(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("seamfree.json", "run-summary.json")
+        if path.is_file()
+        and path.name not in ("seamfree.json", "run-summary.json")
+        and not path.name.endswith(".report.html")
     }
 
 
@@ -119,9 +121,12 @@ def test_a_folder_through_the_flows_and_without_them(server: dict[str, str], inp
         assert " ".join(reason.split()[:1])[:20] in run.stdout.replace("\n", "")
     assert "Traceback" not in run.stdout + run.stderr
     assert sorted(path.name for path in through.iterdir()) == [
-        "day 2", "good-0.ome.zarr", "good-1.ome.zarr", "good-2.ome.zarr", "run-summary.json",
+        "day 2", "good-0.ome.zarr", "good-0.report.html", "good-1.ome.zarr", "good-1.report.html", "good-2.ome.zarr",
+        "good-2.report.html", "run-summary.json",
     ]  # fmt: skip
-    assert sorted(path.name for path in (through / "day 2").iterdir()) == ["flat.ome.zarr", "noise.ome.zarr"]
+    assert sorted(path.name for path in (through / "day 2").iterdir()) == [
+        "flat.ome.zarr", "flat.report.html", "noise.ome.zarr", "noise.report.html",
+    ]  # fmt: skip
 
     flows = {flow["id"]: flow["name"] for flow in query(server, "flows", {})}
     runs = query(server, "flow_runs", {})
