@@ -26,9 +26,9 @@ from tests.random_models import save_random_model
 VOID = {"meta", "img", "input", "br"}
 
 TAGS = {
-    "html", "head", "meta", "title", "style", "body", "main", "header", "footer", "section", "h1", "h2", "h3", "p", "bdi",
-    "dl", "dt", "dd", "div", "figure", "figcaption", "img", "input", "label", "svg", "g", "path", "rect", "line", "text",
-    "image", "table", "thead", "tbody", "tr", "th", "td", "details", "summary", "pre", "code",
+    "html", "head", "meta", "title", "style", "body", "main", "header", "footer", "section", "h1", "h2", "h3", "p",
+    "bdi", "dl", "dt", "dd", "div", "figure", "figcaption", "img", "input", "label", "svg", "g", "path", "rect", "line",
+    "text", "image", "table", "thead", "tbody", "tr", "th", "td", "details", "summary", "pre", "code",
 }  # fmt: skip
 """All that the page is made of."""
 
