@@ -119,7 +119,9 @@ def bars(
     step = max(nice_step(span, 5), 1.0) if whole else nice_step(span, 5)
     at = ceil(first / step - 1e-9)
     while at * step <= last + 1e-9 * span:
-        parts.append(_text(x_of(at * step), HEIGHT - 24, number(at * step), "mid"))
+        # The last one ends with the plot where it would be cut off.
+        x = x_of(at * step)
+        parts.append(_text(x, HEIGHT - 24, number(at * step), "end" if x > WIDTH - RIGHT - 14 else "mid"))
         at += 1
     for place, text in marks:
         x = x_of(place)
