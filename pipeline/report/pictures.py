@@ -111,7 +111,8 @@ def _paint(pixels: ImagePixels, view: View, plan: RunPlan, intensity: list[dict[
         black, white = contrast(intensity, view.time, channel)
         if len(channels) == 3 and plan.source.dtype == "uint8":
             black, white = 0.0, 255.0
-        scaled = np.clip((plane - black) / max(white - black, 1e-6), 0, 1)
+        # Halves, for the difference of two numbers that are hardly finite is not.
+        scaled = np.clip((plane / 2 - black / 2) / max(white / 2 - black / 2, 5e-7), 0, 1)
         # The square root lets dim objects be seen; colours are left as they are.
         planes.append(np.sqrt(scaled) if len(channels) < 3 else scaled)
     if len(planes) == 1:

@@ -185,7 +185,7 @@ class ImagePixels:
             (view.time + 1, channel + 1, deep + 1, spans[0][1], spans[1][1]),
         )
 
-    def at(self, view: View, channel: int) -> NDArray[np.float32] | None:
+    def at(self, view: View, channel: int) -> NDArray[np.floating] | None:
         """Give a channel of a drawing, YX: means of what each of its pixels covers; None if too much had to be read."""
         fitting = [level for level in self.levels if self.shape[4] / level.shape[4] <= view.step * 1.001]
         for level in reversed(fitting or self.levels[:1]):
@@ -236,22 +236,26 @@ def decoded(block: tuple[int, ...], box: Box) -> int:
     )
 
 
-def _resized(plane: NDArray[np.generic], shape: tuple[int, int]) -> NDArray[np.float32]:
+def _resized(plane: NDArray[np.generic], shape: tuple[int, int]) -> NDArray[np.floating]:
     """Bring a plane to a shape: whole pixels are averaged as far as that goes, the rest is interpolated."""
     factors = [max(1, have // want) for have, want in zip(plane.shape, shape, strict=True)]
     inside = tuple(slice(have // factor * factor) for have, factor in zip(plane.shape, factors, strict=True))
     height, width = (have // factor for have, factor in zip(plane.shape, factors, strict=True))
-    small: NDArray[np.float32] = (
-        plane[inside].reshape(height, factors[0], width, factors[1]).mean(axis=(1, 3), dtype=np.float32)
-    )
+    pieces = plane[inside].reshape(height, factors[0], width, factors[1])
+    small: NDArray[np.floating]
     if plane.dtype.kind == "f":
+        wide = np.float64 if plane.dtype.itemsize > 4 else np.float32
+        # Divided before they are added: the sum of numbers that are hardly finite is not.
+        small = (np.where(np.isfinite(pieces), pieces, np.nan).astype(wide) / prod(factors)).sum(axis=(1, 3))
         small = np.nan_to_num(small, nan=0.0, posinf=0.0, neginf=0.0)
+    else:
+        small = pieces.mean(axis=(1, 3), dtype=np.float32)
     if small.shape == shape:
         return small
     smaller = any(have > want for have, want in zip(small.shape, shape, strict=True))
     order = 1 if smaller else 0
-    found: NDArray[np.float32] = resize(small, shape, order=order, preserve_range=True, anti_aliasing=smaller)
-    return found.astype(np.float32)
+    found: NDArray[np.floating] = resize(small, shape, order=order, preserve_range=True, anti_aliasing=smaller)
+    return found.astype(small.dtype)
 
 
 @contextmanager
