@@ -41,7 +41,7 @@ from pipeline.stores.written import checksums_of, witnessing
 from pipeline.tile_times import sum_up_times
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from pipeline.engine.executor import Executor
     from pipeline.planning import RunPlan
@@ -136,15 +136,6 @@ def _only(plan: RunPlan, stage: str, job: jobs.TileJob, executor: Executor) -> d
     return record
 
 
-def _spent(records: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """Sum up what tiles have spent their seconds on."""
-    sums = dict.fromkeys(jobs.PARTS, 0.0)
-    for record in records:
-        for part in jobs.PARTS:
-            sums[part] += float(record.get(part, 0))
-    return {part: round(seconds, 3) for part, seconds in sums.items()}
-
-
 _OF_TILES = ("segment", "fill", "compare", "paint", "relabel", "measure")
 """Stages with one job for each tile."""
 
@@ -235,7 +226,7 @@ def _check(plan: RunPlan, executor: Executor) -> dict[str, Any]:
 def _segment(plan: RunPlan, executor: Executor) -> dict[str, Any]:
     job = overlap_jobs.detect_tile if plan.instances == "overlap" else jobs.segment_tile
     _map(plan, "segment", job, len(plan.tiles), executor)
-    return dict(_spent(_records(plan, "segment", len(plan.tiles))))
+    return {}
 
 
 def _holes(plan: RunPlan, executor: Executor) -> dict[str, Any]:

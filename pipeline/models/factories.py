@@ -85,7 +85,9 @@ def digest_code(network: nn.Module, factory: str | None) -> str:
     """
     names = {type(layer).__module__ for layer in network.modules()}
     if factory is not None:
-        made = inspect.unwrap(getattr(_find_factory(factory), "func", _find_factory(factory)))
+        named = _find_factory(factory)
+        # What a partial calls, and what a decorator wraps.
+        made = inspect.unwrap(getattr(named, "func", named))
         names |= {factory.partition(":")[0], getattr(made, "__module__", "")}
     wanted = (each for each in names if each.partition(".")[0] not in _VERSIONED)
     return hashlib.sha256(b"".join(sorted(_digest_module(sys.modules.get(name)) for name in wanted))).hexdigest()

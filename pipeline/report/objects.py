@@ -112,7 +112,7 @@ def histogram(objects: Objects) -> tuple[list[int], list[int], int]:
 
 
 def class_areas(labels: LabelPixels, classes: int) -> tuple[list[int], int]:
-    """Count the pixels of each class: of all, or of every so manieth along Y and X, or of some planes.
+    """Count the pixels of each class: of all, or at a coarser level, or of some planes.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import floor, isfinite, log10
+from math import floor, isfinite, log10, pi
 from typing import TYPE_CHECKING
 
 from pipeline.measure.units import in_one_unit
@@ -109,7 +109,7 @@ def size_measure(plan: RunPlan, pixels: float) -> tuple[float, Measure]:
 
 def across(size: float, ndim: int) -> float:
     """Give the diameter of a disk of an area, or of a ball of a volume."""
-    return float((4 * size / 3.141592653589793) ** 0.5 if ndim == 2 else (6 * size / 3.141592653589793) ** (1 / 3))
+    return float((4 * size / pi) ** 0.5 if ndim == 2 else (6 * size / pi) ** (1 / 3))
 
 
 def extent(lengths: Sequence[int], sizes: Sequence[float], units: Sequence[str | None]) -> str | None:
