@@ -22,7 +22,7 @@ from pipeline.images.discover import InputImage
 from pipeline.planning import Intent, RunPlan
 from pipeline.precision import settle_precision
 from pipeline.progress import ImageFinished, ImageStarted, tell
-from pipeline.run import ImageReport, claim, prepare
+from pipeline.run import ImageReport, claim, finished, prepare
 from pipeline.stages import run_stage, stage_names
 
 if TYPE_CHECKING:
@@ -112,8 +112,7 @@ def segment_image(
         facts: dict[str, Any] = {}
         for stage in stage_names(plan):
             facts = run_plan_stage(stage, plan, address)
-    seconds = round(perf_counter() - began, 3)
-    return ImageReport(image.name, plan.source.path, "done", plan.output, None, facts["objects"], seconds)
+    return finished(plan, facts, perf_counter() - began)
 
 
 @flow(name="segment-folder", flow_run_name="{output}", validate_parameters=True)
@@ -172,7 +171,7 @@ def _publish_summary(reports: list[ImageReport]) -> None:
             "status": report.status,
             "objects": report.objects,
             "seconds": report.seconds,
-            "result, or reason": _recordable(report.reason or report.result or ""),
+            "result, or reason": _recordable("; ".join([report.reason or report.result or "", *report.notes])),
         }
         for report in reports
     ]

@@ -94,6 +94,11 @@ def report_table(reports: Sequence[ImageReport]) -> Table:
             Text(report.status, style=STATUS_STYLES.get(report.status, "white")),
             "" if report.objects is None else f"{report.objects:,}",
             f"{report.seconds:.1f}",
-            escape(printable(report.reason or report.result or "")),
+            "\n".join(
+                [
+                    escape(printable(report.reason or report.result or "")),
+                    *(f"[yellow]{escape(printable(note))}[/]" for note in report.notes),
+                ]
+            ),
         )
     return table

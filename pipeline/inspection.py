@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.models.context import compare_declared
+from pipeline.models.facts import learn_heads
 from pipeline.models.library import find_model
 from pipeline.models.packages import find_package
 from pipeline.package_check import check_package
@@ -17,16 +18,19 @@ __all__ = ["describe_facts", "is_model"]
 
 
 def is_model(reference: str) -> bool:
-    """Tell whether something is a model: a bundled one's name, a folder with a card, or a package."""
+    """Tell whether something is a model: a bundled one's name, a folder with a card, a package, or a network's file."""
     from pipeline.models.card import CARD_FILE
-    from pipeline.models.library import bundled_models
+    from pipeline.models.library import bundled_models, is_network_file
 
     path = Path(reference)
     named = reference in bundled_models() or path.name == CARD_FILE or (path / CARD_FILE).exists()
-    return named or find_package(path) is not None
+    return named or find_package(path) is not None or is_network_file(path)
 
 
-def describe_facts(reference: str, facts: ModelFacts, *, trust: bool) -> dict[str, Any]:
+_OF_A_HEAD = ("local", "margin", "halo", "stride", "scale", "reason")
+
+
+def describe_facts(reference: str, facts: ModelFacts, *, factory: str | None = None, trust: bool) -> dict[str, Any]:
     """Give what `seamfree inspect` shows of a model, in plain types.
 
     Parameters
@@ -35,7 +39,7 @@ def describe_facts(reference: str, facts: ModelFacts, *, trust: bool) -> dict[st
         The model.
     facts : ModelFacts
         What was learnt of it.
-    trust : bool
+    factory, trust
         As for `load_model`.
 
     Raises
@@ -51,6 +55,11 @@ def describe_facts(reference: str, facts: ModelFacts, *, trust: bool) -> dict[st
         "differences": [str(each) for each in compare_declared(card.footprint, facts.context)],
         **card.model_dump(mode="json", exclude={"name", "footprint"}),
     }
+    if heads := learn_heads(reference, facts, factory=factory, trust=trust):
+        found["heads"] = {
+            name: {field: told for field, told in context.describe().items() if field in _OF_A_HEAD}
+            for name, context in heads.items()
+        }
     path = find_model(reference)
     if not path.is_dir():
         from pipeline.models.descriptions import read_package

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pipeline.images.discover import InputImage
     from pipeline.models.facts import ModelFacts
 
-__all__ = ["ImageReport", "claim", "prepare", "run_image"]
+__all__ = ["ImageReport", "claim", "finished", "prepare", "run_image"]
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +57,8 @@ class ImageReport:
         Number of objects.
     seconds : float
         How long it took.
+    notes : tuple of str
+        What a user should know of a result that is done: that seams are possible, say.
     """
 
     name: str
@@ -66,6 +68,7 @@ class ImageReport:
     reason: str | None = None
     objects: int | None = None
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent) -> RunPlan:
@@ -198,6 +201,12 @@ def run_image(plan: RunPlan, executor: Executor) -> ImageReport:
     facts: dict[str, Any] = {}
     for name in stage_names(plan):
         facts = run_stage(name, plan, executor)
+    return finished(plan, facts, perf_counter() - began)
+
+
+def finished(plan: RunPlan, facts: dict[str, Any], seconds: float) -> ImageReport:
+    """Report on an image that is done, from what its last stage has told."""
     return ImageReport(
-        plan.name, plan.source.path, "done", plan.output, None, facts["objects"], round(perf_counter() - began, 3)
-    )
+        plan.name, plan.source.path, "done", plan.output, None, facts["objects"], round(seconds, 3),
+        () if plan.seams is None else (plan.seams,),
+    )  # fmt: skip

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 import warnings
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,16 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
 
 from pipeline import open_result, segment
+from pipeline.batch import SUMMARY
 from pipeline.bench import Bench
 from pipeline.cli import app
 from pipeline.config import make_config
+from pipeline.display import report_table
 from pipeline.errors import ModelError
 from pipeline.identity import differences
 from pipeline.images.discover import InputImage
@@ -122,6 +127,13 @@ def test_a_network_that_sees_everything_is_refused_unless_the_user_insists(tmp_p
     assert report.status == "done", report.reason
     provenance = json.loads((tmp_path / "out" / "a.ome.zarr" / "seamfree.json").read_text())
     assert "seams are possible" in provenance["plan"]["seams"]
+    # And whoever runs it is told, in the table and in the summary, not only who opens the result.
+    assert report.notes == (provenance["plan"]["seams"],)
+    (entry,) = json.loads((tmp_path / "out" / SUMMARY).read_text())["images"]
+    assert entry["notes"] == [provenance["plan"]["seams"]]
+    shown = StringIO()
+    Console(width=10_000, file=shown).print(report_table([report]))
+    assert "down.0.body.1 (InstanceNorm2d)" in shown.getvalue()
 
 
 def test_a_declared_halo_that_is_too_small_is_told_and_not_used(
@@ -196,6 +208,32 @@ def test_wrong_channels_and_classes_are_named(tmp_path: Path) -> None:
         learn_facts(saved(tmp_path / "channels", "torchscript", channels=3))
     with pytest.raises(ModelError, match=r"names 4 classes .*output '0' has 2 channels"):
         learn_facts(saved(tmp_path / "classes", "torchscript", classes=4))
+
+
+def test_inspect_tells_of_each_head(tmp_path: Path) -> None:
+    name = "two heads, the second"
+    content = exported(ZOO[name].make(), "factory")
+    model = save_foreign(tmp_path / "model", content, "factory", arguments={"name": name}, output="scores")
+    told = CliRunner().invoke(app, ["inspect", model, "--factory", FACTORY, "--json"])
+    assert told.exit_code == 0, told.output
+    facts = json.loads(told.stdout)
+    assert list(facts["heads"]) == list(facts["outputs"])
+    assert facts["heads"]["scores"] == {key: facts[key] for key in facts["heads"]["scores"]}
+    # The second output looks a pixel farther: its own convolution comes last.
+    scores, edges = (facts["heads"][each]["halo"] for each in ("scores", "edges"))
+    assert edges == [halo + 1 for halo in scores]
+
+
+def test_a_networks_file_alone_is_told_what_it_lacks(tmp_path: Path) -> None:
+    alone = tmp_path / "network.pt"
+    alone.write_bytes(exported(Small().eval(), "factory"))
+    command = [sys.executable, "-m", "pipeline.cli", "inspect", str(alone)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert "put it into a folder beside a card.yaml" in told.stderr
+    assert told.stderr.count("\n") == 1
+    with pytest.raises(ModelError, match=r"put it into a folder beside a card\.yaml"):
+        learn_facts(str(alone))
 
 
 def test_inspect_tells_what_was_derived_and_draws_it(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def inspect(
     if is_a_model:
         use = settings_of(None, head=head, fully_convolutional=fully_convolutional, resolution=resolution).network_use
         known = learn_facts(subject, factory=factory, trust=trust_model_code, use=use)
-        facts = describe_facts(subject, known, trust=trust_model_code)
+        facts = describe_facts(subject, known, factory=factory, trust=trust_model_code)
     elif is_there:
         from pipeline.images.opening import open_image
 
@@ -54,7 +54,10 @@ def inspect(
     else:
         width = max(len(name) for name in facts) + 2
         for name, value in facts.items():
-            typer.echo(printable(f"{name:<{width}}{value}"))
+            # A head of several to a line, under each other.
+            parts = [f"{head}: {told}" for head, told in value.items()] if name == "heads" else [value]
+            for at, part in enumerate(parts):
+                typer.echo(printable(f"{name if at == 0 else '':<{width}}{part}"))
         if known is not None:
             typer.echo(draw_footprint(known.context))
 

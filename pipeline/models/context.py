@@ -304,7 +304,7 @@ def compare_declared(declared: Mapping[str, tuple[int, ...]], derived: ModelCont
 
 
 def draw_footprint(context: ModelContext) -> str:
-    """Draw, for a terminal, what a tile must see along the last axis.
+    """Draw, for a terminal, what a tile must see: once where all axes are alike, else along each.
 
     Parameters
     ----------
@@ -319,21 +319,35 @@ def draw_footprint(context: ModelContext) -> str:
     footprint = context.footprint
     if footprint is None:
         return f"no tile: {context.reason}"
-    around, step, scale = footprint.context[-1], footprint.stride[-1], footprint.scale[-1]
+    letters = "ZYX"[-footprint.ndim :]
+    alike: dict[tuple[int, ...], str] = {}
+    for axis, letter in enumerate(letters):
+        alike.setdefault(_span(footprint, axis), "")
+        alike[_span(footprint, axis)] += letter
+    return "\n".join(
+        line for span, axes in alike.items() for line in _draw_span(span, "" if axes == letters else f" along {axes}")
+    )
+
+
+def _span(footprint: Footprint, axis: int) -> tuple[int, ...]:
+    """Give, along an axis, what a tile of a handy size would be: context, stride, core, window."""
+    around, step, scale = footprint.context[axis], footprint.stride[axis], footprint.scale[axis]
     core = round_up(max(2 * around, 4 * step), step)
-    window = footprint.window_shape((core // scale,) * footprint.ndim)[-1]
+    return around, step, core, footprint.window_shape((core // scale,) * footprint.ndim)[axis]
+
+
+def _draw_span(span: tuple[int, ...], where: str) -> list[str]:
+    around, step, core, window = span
     # Between the bars, in proportion, with room for what is written there.
     side = max(9, round(40 * around / window)) if around else 0
     inner = max(14, 40 - 2 * side)
     frame, bar = "─" * side, "┄" * side
-    return "\n".join(
-        [
-            f"  a window of {window} pixels for a core of {core}, which starts on a multiple of {step}",
-            f"  ├{frame}┬{'─' * inner}┬{frame}┤",
-            f"  │{f'{around}':^{side}}│{f'core {core}':^{inner}}│{f'{window - core - around}':^{side}}│",
-            f"  ├{bar}┴{'─' * inner}┴{bar}┤" if side else f"  └{'─' * inner}┘",
-        ]
-    )
+    return [
+        f"  a window of {window} pixels{where} for a core of {core}, which starts on a multiple of {step}",
+        f"  ├{frame}┬{'─' * inner}┬{frame}┤",
+        f"  │{f'{around}':^{side}}│{f'core {core}':^{inner}}│{f'{window - core - around}':^{side}}│",
+        f"  ├{bar}┴{'─' * inner}┴{bar}┤" if side else f"  └{'─' * inner}┘",
+    ]
 
 
 def tiling_footprint(name: str, context: ModelContext, *, insist: bool) -> tuple[Footprint, str | None]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.models.architecture import Precision, UNetConfig
     from pipeline.models.library import LoadedModel
 
-__all__ = ["ModelFacts", "learn_facts", "unet_context"]
+__all__ = ["ModelFacts", "learn_facts", "learn_heads", "unet_context"]
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +125,43 @@ def learn_facts(
     if wanted.resolution == "image":
         context = stitched_context(context)
     return ModelFacts(card, symmetric_context(context) if wanted.tta else context, code)
+
+
+def learn_heads(
+    reference: str | Path, facts: ModelFacts, *, factory: str | None = None, trust: bool = False
+) -> dict[str, ModelContext]:
+    """Learn how far each of a network's several outputs looks; of a network with one output nothing.
+
+    Parameters
+    ----------
+    reference : str or Path
+        As for `find_model`.
+    facts : ModelFacts
+        What was learnt of it, for the output that is used.
+    factory, trust
+        As for `load_model`.
+
+    Returns
+    -------
+    dict of str to ModelContext
+        By name of the output, in the network's order.
+
+    Raises
+    ------
+    ModelError
+        As `learn_facts`.
+    """
+    names = [each.name for each in facts.context.outputs]
+    if len(names) < 2:
+        return {}
+    from pipeline.models.derive import derive_context
+    from pipeline.models.library import load_model
+    from pipeline.models.loading import OneOutput
+
+    network = load_model(reference, factory=factory, trust=trust).network
+    assert isinstance(network, OneOutput)  # only files of others have several outputs
+    channels, dims = len(facts.card.channels), facts.card.dims
+    return {name: derive_context(network.network, channels, dims, name) for name in names}
 
 
 @lru_cache(maxsize=8)

@@ -26,6 +26,7 @@ __all__ = [
     "check_weights",
     "describe_model",
     "find_model",
+    "is_network_file",
     "load_model",
     "save_model",
 ]
@@ -59,6 +60,14 @@ def bundled_models() -> dict[str, Path]:
     return {card.parent.name: card.parent for card in sorted(_BUNDLED.glob(f"*/{CARD_FILE}"))}
 
 
+_NETWORKS = (".ckpt", ".onnx", ".pt", ".pt2", ".pth", ".safetensors")
+
+
+def is_network_file(path: Path) -> bool:
+    """Tell whether a path is, by its suffix, the file of a network or of weights."""
+    return path.suffix.lower() in _NETWORKS and path.is_file()
+
+
 def find_model(reference: str | Path) -> Path:
     """Find a model.
 
@@ -89,8 +98,14 @@ def find_model(reference: str | Path) -> Path:
             return path
         if (package := find_package(path)) is not None:
             return package
+        alone = is_network_file(path)
     except OSError as error:
         raise ModelError(f"{str(reference)!r:.200}: the model cannot be read ({error.strerror or error})") from error
+    if alone:
+        raise ModelError(
+            f"{str(reference)!r}: a network's file does not say what its channels and classes are; put it into a "
+            f"folder beside a {CARD_FILE} that says so (README, 'Bring your own model'), and name the folder"
+        )
     raise ModelError(
         f"there is no model {str(reference)!r}: neither a bundled one ({', '.join(known) or 'none'}) nor a folder "
         f"with a {CARD_FILE}, nor a package of bioimage.io"
