@@ -6,7 +6,7 @@ BIN := .venv/bin
 DATA ?= ../shared/data/nuclei_fluorescence
 SOURCES := $(shell find pipeline flows -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: venv demo test quick lint bench faults corpus lock clean
+.PHONY: venv demo test quick lint bench faults fuzz corpus lock clean
 
 venv: .venv/installed
 
@@ -45,6 +45,11 @@ TRIALS ?= 300
 faults: venv
 	$(BIN)/python -m tests.faults --trials $(TRIALS) $(if $(SEED),--seed $(SEED))
 
+# Inputs made to find what opening files does not stand: `make fuzz RUNS=100000 SEED=2`.
+RUNS ?= 20000
+fuzz: venv
+	$(BIN)/python -m tests.fuzz --runs $(RUNS) $(if $(SEED),--seed $(SEED))
+
 # Bad input, and what a user is told of it.
 corpus: venv
 	$(BIN)/python -m tests.corpus.table
@@ -55,7 +60,9 @@ lock:
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet torch==2.13.0
 	.venv-lock/bin/python -m pip install --quiet ".[dev]" hatchling
-	.venv-lock/bin/python -m pip freeze --exclude seamfree | sed 's/+cpu$$//' > requirements.lock
+	.venv-lock/bin/python -m pip freeze --exclude seamfree | sed -e 's/+cpu$$//' \
+		-e "s/^atheris==.*/&; sys_platform == 'linux' and platform_machine == 'x86_64' and python_version < '3.14'/" \
+		> requirements.lock
 	rm -rf .venv-lock
 
 clean:

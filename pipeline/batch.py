@@ -18,7 +18,7 @@ from pipeline.engine.cluster import check_scheduler, connect, open_cluster
 from pipeline.errors import ConfigError, SeamfreeError, StoreError
 from pipeline.images.discover import InputImage, discover
 from pipeline.precision import settle_precision
-from pipeline.printing import unexpected, without_secrets
+from pipeline.printing import in_one_line, unexpected
 from pipeline.progress import ImageFinished, ImageStarted, tell
 from pipeline.run import ImageReport, claim, prepare, run_image
 from pipeline.site import choose_site
@@ -83,7 +83,7 @@ def attempt(
 def failed(image: InputImage, error: Exception, seconds: float) -> ImageReport:
     """Report on an image that failed, with a reason of one line."""
     known = isinstance(error, SeamfreeError)
-    reason = without_secrets(" ".join(str(error).split())) if known else unexpected(error)
+    reason = in_one_line(str(error)) if known else unexpected(error)
     return ImageReport(image.name, str(Path(image.path).absolute()), "failed", reason=reason, seconds=round(seconds, 3))
 
 

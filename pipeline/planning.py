@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Intent", "RunPlan", "make_plan"]
 
-_NUMBERS_DEPEND_ON = ("seamfree", "numpy", "torch", "zarr", "numcodecs", "scikit-image", "edt", "pyarrow")
+_NUMBERS_DEPEND_ON = ("seamfree", "numpy", "torch", "zarr", "numcodecs", "pyarrow")
+_OBJECTS_DEPEND_ON = ("connected-components-3d", "edt", "scikit-image", "scipy")
+_TIFF_DEPENDS_ON = ("imagecodecs", "tifffile")
 
 BUDGET_SHARE = 0.6
 """Share of a worker's memory that the network's activations may take."""
@@ -347,7 +349,7 @@ def make_plan(
         rows = max(config.output.chunk, min(rows, 2**26 // row_bytes))
     image_chunk, image_shard = sizing.image_shard(info.shape, config.output.chunk, rows)
     region = sizing.reading_region(info.shape, info.block, image_shard)
-    sizing.check_region(info.path, region, info.itemsize, budget)
+    sizing.check_region(info.path, region, info.block, info.itemsize, budget)
     copy_image = config.output.image == "copy" or (config.output.image == "auto" and info.kind != "ome-zarr")
     method = config.instances.method or card.instances.method
     # What is asked for as components is every component.
@@ -400,9 +402,17 @@ def make_plan(
             "audit_windows": audit_windows.choose_count(label_shape, full_core, footprint)
             if config.audit.windows is None
             else config.audit.windows,
-            "versions": {name: version(name) for name in _NUMBERS_DEPEND_ON} | facts.versions,
+            "versions": _versions(info, objects=method != "none") | facts.versions,
         }
     )
+
+
+def _versions(info: ImageInfo, *, objects: bool) -> dict[str, str]:
+    """Give the versions of the libraries that numbers of this run depend on: a lossy codec gives what it likes."""
+    names = [*_NUMBERS_DEPEND_ON, *(_OBJECTS_DEPEND_ON if objects else ())]
+    if info.kind == "tiff":
+        names += _TIFF_DEPENDS_ON
+    return {name: version(name) for name in names}
 
 
 def _spacing(info: ImageInfo, footprint: Footprint) -> tuple[int, ...]:

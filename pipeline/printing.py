@@ -7,7 +7,7 @@ import re
 import unicodedata
 from copy import copy
 
-__all__ = ["PlainFormatter", "printable", "short", "unexpected", "without_secrets"]
+__all__ = ["PlainFormatter", "in_one_line", "printable", "short", "unexpected", "without_secrets"]
 
 _OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode categories that do something instead of being seen: controls, directions of writing, ends of lines."""
@@ -49,10 +49,18 @@ def short(name: str) -> str:
 
 _LONGEST = 200
 
+_NO_WORD = re.compile(r"(\S{200})\S{4200,}(\S{50})")
+"""Longer than any path: what a damaged file has in the place of a name or a number."""
+
+
+def in_one_line(text: str) -> str:
+    """Give a text as a reason is shown and kept: one line, without secrets, and nothing longer than any path."""
+    return without_secrets(_NO_WORD.sub(r"\1...\2", " ".join(text.split())))
+
 
 def unexpected(error: BaseException) -> str:
     """Say in one line what went wrong that nobody had thought of, and ask for a report."""
-    reason = without_secrets(" ".join(str(error).split()))
+    reason = in_one_line(str(error))
     return f"unexpected {type(error).__name__}: {reason}; please report this, with the output of --debug"
 
 

@@ -165,7 +165,7 @@ def reading_region(shape: Sequence[int], block: Sequence[int], shard: Sequence[i
     return (1, min(shape[1], block[1]), *spatial)
 
 
-def check_region(path: str, region: Sequence[int], itemsize: int, budget: int) -> None:
+def check_region(path: str, region: Sequence[int], block: Sequence[int], itemsize: int, budget: int) -> None:
     """Refuse an image that must be decoded in pieces larger than a worker's memory.
 
     Parameters
@@ -174,6 +174,8 @@ def check_region(path: str, region: Sequence[int], itemsize: int, budget: int) -
         The image's, for the message.
     region : sequence of int
         What one reading job takes, TCZYX.
+    block : sequence of int
+        What its file decodes at once, TCZYX: whole, even where it reaches beyond the image.
     itemsize : int
         Bytes of a pixel.
     budget : int
@@ -184,9 +186,10 @@ def check_region(path: str, region: Sequence[int], itemsize: int, budget: int) -
     PlanError
         If a piece does not fit.
     """
-    if (needed := prod(region) * itemsize) > budget:
+    largest = max(region, block, key=prod)
+    if (needed := prod(largest) * itemsize) > budget:
         raise PlanError(
-            f"{path}: the file is written in strips, tiles or chunks so large that {tuple(region)} pixels (TCZYX), "
+            f"{path}: the file is written in strips, tiles or chunks so large that {tuple(largest)} pixels (TCZYX), "
             f"{needed / 2**30:.1f} GiB, must be read at once, and a worker has {budget / 2**30:.1f} GiB for it; "
             "write it anew in tiles, such as 512 x 512, or use fewer --workers"
         )

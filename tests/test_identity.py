@@ -88,6 +88,29 @@ def test_what_differs_is_named_and_nothing_else(
     assert told == f"version of torch differs ({version('torch')} before, 9.9 now)"
 
 
+@pytest.mark.parametrize(
+    "library",
+    ["connected-components-3d", "edt", "imagecodecs", "numcodecs", "numpy", "pyarrow", "scikit-image", "scipy",
+     "seamfree", "tifffile", "zarr"],
+)  # fmt: skip
+def test_another_version_of_what_numbers_depend_on_is_told_in_one_line(
+    place: Place, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    run_stage("create", place.plan(), SerialExecutor())
+    monkeypatch.setattr("pipeline.planning.version", lambda name: "9.9" if name == library else version(name))
+    assert begin_again(place, caplog) == [f"version of {library} differs ({version(library)} before, 9.9 now)"]
+    assert begin_again(place, caplog) == []
+
+
+def test_libraries_that_a_run_does_not_use_do_not_count(place: Place) -> None:
+    zarr.create_array(place.folder / "b.zarr", shape=(40, 50), chunks=(16, 16), dtype="uint8")
+    config = make_config({**place.settings, "instances": {"method": "none"}})
+    intent = Intent(device="cpu", worker_memory=2**32)
+    plan = prepare(config, InputImage(str(place.folder / "b.zarr"), "b"), place.folder / "out", intent)
+    assert not plan.versions.keys() & {"tifffile", "imagecodecs", "scipy", "scikit-image", "edt"}
+    assert plan.versions.keys() >= {"seamfree", "numpy", "torch", "zarr", "numcodecs"}
+
+
 def test_an_image_is_known_by_size_and_time_or_by_its_content(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     run_stage("create", place.plan(), SerialExecutor())
     os.utime(place.image, ns=(2 * 10**18, 2 * 10**18))

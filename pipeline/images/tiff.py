@@ -106,6 +106,9 @@ class TiffSource:
         path, file = self._path, self._file
         check_xml(path, file)
         _check_page(path, file)
+        # Before tifffile looks for series: through pages in a circle that differ it goes without end.
+        if file.pages:
+            self._check_structure(file)
         count = len(file.series)
         if not count:
             raise ImageError(f"{path}: the TIFF file holds no image")
@@ -113,7 +116,6 @@ class TiffSource:
             raise ImageError(f"{path}: there is no series {number}; the file holds {count}, counted from 0")
         series = file.series[number].levels[0]
         page = series.keyframe
-        self._check_structure(file)
         self._check_described(series)
         self._check_companions(series.pages, number)
         self._notes += check_agreement(path, file, number)
@@ -159,7 +161,9 @@ class TiffSource:
             self._array = zarr.open_array(series.aszarr(level=0), mode="r")
             chunks = dict(zip(series.axes, self._array.chunks, strict=True))
             inner = merged[1] if self._palette is not None else chunks.get("C", 1) * chunks.get("S", 1)
-            block = (1, inner, 1, chunks.get("Y", 1), chunks.get("X", 1))
+            rows = chunks.get("Y", 1)
+            # A tile is decoded whole; of a strip, only what there is of the image.
+            block = (1, inner, 1, rows if page.is_tiled else min(rows, merged[3]), chunks.get("X", 1))
         axes = "".join(
             axis
             for axis, length in zip(AXES, merged, strict=True)

@@ -127,7 +127,10 @@ def described(package: Package) -> Iterator[Any]:
         context = ValidationContext(root=root, file_name=name, perform_io_checks=False, log_warnings=False)
         # The context holds for what is read later on, too.
         with context:
-            description = build_description(cast("dict[str, Any]", content), context=context)
+            try:
+                description = build_description(cast("dict[str, Any]", content), context=context)
+            except Exception as error:  # of some descriptions it cannot even say what is wrong
+                raise ModelError(f"{package.path}: {name}: not a valid description ({_in_one_line(error)})") from error
             if isinstance(description, InvalidDescr):
                 raise ModelError(f"{package.path}: {name}: {_first_fault(description)}")
             yield description

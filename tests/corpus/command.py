@@ -6,18 +6,13 @@ import contextlib
 import io
 import logging
 import os
-import resource
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.cli import main
 
-__all__ = ["ROOM", "Outcome", "little_room", "seamfree"]
-
-ROOM = 1 << 30
-"""Bytes of addresses that a case may take beside those in use. What claims to be huge claims a thousandfold."""
+__all__ = ["Outcome", "seamfree"]
 
 
 @dataclass(frozen=True)
@@ -27,18 +22,6 @@ class Outcome:
     code: int
     out: str
     err: str
-
-
-@contextlib.contextmanager
-def little_room(room: int = ROOM) -> Iterator[None]:
-    """Let an allocation that is as large as damaged metadata say fail, rather than be promised by the system."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + room, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def seamfree(*arguments: str | Path) -> Outcome:

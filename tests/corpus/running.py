@@ -8,8 +8,9 @@ from pathlib import Path
 
 from pipeline.models.architecture import UNetConfig
 from tests.corpus.case import Case
-from tests.corpus.command import Outcome, little_room, seamfree
+from tests.corpus.command import Outcome, seamfree
 from tests.corpus.places import PLACES
+from tests.corpus.room import little_room
 from tests.corpus.tiffs import TIFFS
 from tests.corpus.zarrs import ZARRS
 from tests.random_models import save_random_model

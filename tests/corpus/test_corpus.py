@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import tifffile
 
-from tests.corpus.command import little_room
+from tests.corpus.room import little_room
 from tests.corpus.running import CASES, run, small_model, told
 from tests.corpus.tiffs import TIFFS
 from tests.images.reading import pixels

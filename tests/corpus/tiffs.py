@@ -76,7 +76,7 @@ def garbage(compression: str, data: NDArray[Any] = FLAT, **options: Any) -> Call
     return make
 
 
-def circle(folder: Path) -> Path:
+def circle(folder: Path, tags: dict[str, Any] | None = None) -> Path:
     path = folder / "a.tif"
     with tifffile.TiffWriter(path) as writer:
         for page in STACK:
@@ -87,6 +87,9 @@ def circle(folder: Path) -> Path:
     whole = bytearray(path.read_bytes())
     whole[last : last + 4] = struct.pack("<I", first)
     path.write_bytes(whole)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        for name, value in (tags or {}).items():
+            file.pages.first.tags[name].overwrite(value)
     return path
 
 
@@ -163,11 +166,21 @@ TIFFS: list[Case] = [
     failed("cut within strips", cut(0.5, compression="zlib", rowsperstrip=8), TRUNCATED),
     failed("cut within an OME-TIFF", cut(0.5, ome=True), TRUNCATED),
     failed("pages in a circle", circle, r"a\.tif: .*damaged"),
+    failed(
+        "pages in a circle that differ",
+        lambda folder: circle(folder, {"ImageLength": 39}),
+        r"a\.tif: damaged: after page 4 comes a page that was there before",
+    ),
     failed("a page of no width", changed({"ImageWidth": 0}), r"a\.tif: .*(no pixels|damaged)"),
     failed("a page of four thousand million rows", claims(2**32 - 1, 2**32 - 1, 2**32 - 1), r"a\.tif: .*truncated"),
     failed("a huge strip of zlib", claims(2**31, 2**31, 2**31, compression=8), r"a\.tif: .*(no image has|so large)"),
     failed("a strip of 100 GiB", claims(2**17, 2**20, 2**20, compression=8), r"a\.tif: .* a worker has .* in tiles"),
     failed("a tile of 100 GiB", claims(2**18, 2**19, 0, compression=8, tile=2**19), r"a\.tif: .*a worker has"),
+    failed(
+        "a tile much wider than the image",
+        changed({"TileWidth": 2**31}, pixels((64, 64)), tile=(16, 16), compression="zlib"),
+        r"a\.tif: .*a worker has",
+    ),
     failed("huge tiles that are not there", claims(2**31, 2**31, 0, compression=8, tile=16), r"a\.tif: .*damaged"),
     failed("a codec that nobody has", changed({"Compression": 65535}), r"a\.tif: compressed .* 65535; write it anew"),
     failed("a codec of the nineties", changed({"Compression": 32809}), r"a\.tif: compressed .* 32809; write it anew"),

@@ -198,6 +198,9 @@ ZARRS: list[Case] = [
     failed("a codec that nobody has", edited(lambda described: described.update(codecs=[{"name": "x"}])), DAMAGED),
     failed("a type that nobody has", edited(lambda described: described.update(data_type="x")), DAMAGED),
     failed(
+        "a type of five thousand letters", edited(lambda described: described.update(data_type="9" * 5000)), DAMAGED
+    ),
+    failed(
         "another type than was written",
         edited(lambda described: described.update(data_type="float64")),
         r"a\.zarr: the pixels at .* cannot be decoded",
