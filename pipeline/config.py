@@ -111,6 +111,9 @@ class InstancesConfig(Settings):
 class OutputConfig(Settings):
     """What is written."""
 
+    ome_zarr: Literal["0.5", "0.4"] = Field(
+        default="0.5", description="Version of OME-Zarr: 0.5 is Zarr v3 with shards, 0.4 is Zarr v2 for older readers."
+    )
     image: Literal["auto", "copy", "none"] = Field(
         default="auto",
         description="Whether the image pyramid is part of the result; auto copies all but OME-Zarr, which has one.",

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.stores.metadata import (
     Space,
+    group_file,
     relative_source,
     write_image_group,
     write_label_group,
@@ -49,16 +50,18 @@ def describe(plan: RunPlan, intensity: list[dict[str, Any]]) -> None:
     )
     source: str | None = "../../"
     if not plan.copy_image:
-        # Validators follow the path, so it leads to an OME-Zarr 0.5 or nowhere; the provenance names every input.
+        # Validators follow the path, so it leads to one of the same version or nowhere; the provenance names each input.
         elsewhere = Path(info.path).absolute()
-        source = relative_source(Path(plan.output), elsewhere) if (elsewhere / "zarr.json").is_file() else None
+        alike = (elsewhere / group_file(plan.ome_zarr)).is_file()
+        source = relative_source(Path(plan.output), elsewhere) if alike else None
     names = []
     for pyramid in plan.pyramids:
         group, levels = plan.partial / pyramid.path, len(pyramid.levels)
         if pyramid.path.startswith("labels/"):
             name = pyramid.path.removeprefix("labels/")
             names.append(name)
-            write_label_group(group, labels, name, levels, source, plan.classes if name == "semantic" else ())
+            classes = plan.classes if name == "semantic" else ()
+            write_label_group(group, labels, name, levels, source, classes, plan.ome_zarr)
         elif pyramid.path == "probabilities":
             axes = "".join(axis for axis in "TCZYX" if axis in pyramid.axes)
             at = {axis: number for number, axis in enumerate(labels.axes)}
@@ -69,14 +72,17 @@ def describe(plan: RunPlan, intensity: list[dict[str, Any]]) -> None:
                 tuple(labels.units[at[axis]] if axis in at else None for axis in axes),
             )
             write_image_group(group, full, name=pyramid.path, levels=levels, channels=plan.classes,
-                              contrast=((0.0, 1.0, 0.0, 1.0),) * len(plan.classes))  # fmt: skip
+                              contrast=((0.0, 1.0, 0.0, 1.0),) * len(plan.classes),
+                              version=plan.ome_zarr)  # fmt: skip
         else:
             write_image_group(
-                group, space, Path(plan.name).name, levels, info.channel_names, _contrast(plan, intensity)
-            )
-    write_labels_list(plan.partial / "labels", names)
+                group, space, Path(plan.name).name, levels, info.channel_names, _contrast(plan, intensity),
+                plan.ome_zarr,
+            )  # fmt: skip
+    write_labels_list(plan.partial / "labels", names, plan.ome_zarr)
     if not plan.copy_image:
-        write_labels_as_image(plan.partial, labels, Path(plan.name).name, len(plan.pyramids[0].levels))
+        levels = len(plan.pyramids[0].levels)
+        write_labels_as_image(plan.partial, labels, Path(plan.name).name, levels, version=plan.ome_zarr)
 
 
 def _contrast(plan: RunPlan, intensity: list[dict[str, Any]]) -> tuple[tuple[float, float, float, float], ...]:

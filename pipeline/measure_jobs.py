@@ -132,5 +132,5 @@ def tabulate(plan: RunPlan, _index: int = 0) -> Record:
     table = plan.work / "table.parquet"
     ranges = int(bench_for(plan).noted("ranges")[0].max(initial=-1)) + 1
     rows = write_table(table, fields, plan.classes, (load_arrays(_measured(plan, index)) for index in range(ranges)))
-    write_table_group(plan.partial, fields, table)
+    write_table_group(plan.partial, fields, table, plan.ome_zarr)
     return {"rows": rows}

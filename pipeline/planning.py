@@ -85,6 +85,8 @@ class RunPlan(BaseModel):
     """Why seams are possible, where the user insists on a network that no tiling can serve."""
     core: tuple[int, int, int, int]
     label_chunk: tuple[int, int, int, int]
+    ome_zarr: Literal["0.4", "0.5"] = "0.5"
+    """Version of OME-Zarr that the result is written in."""
     copy_image: bool
     image_chunk: tuple[int, int, int, int, int]
     image_shard: tuple[int, int, int, int, int]
@@ -165,11 +167,13 @@ class RunPlan(BaseModel):
         """All pyramids of the result."""
         image_levels, label_levels = tuple(level_shapes(self.source.shape)), tuple(level_shapes(self.label_shape))
         image_axes, label_axes = self.source.axes, self.source.axes.replace("C", "")
-        label = {"frame": "TZYX", "axes": label_axes, "levels": label_levels, "method": "nearest"}
+        stored: dict[str, Any] = {"zarr_format": 2 if self.ome_zarr == "0.4" else 3}
+        label = {"frame": "TZYX", "axes": label_axes, "levels": label_levels, "method": "nearest", **stored}
         cut = {"chunk": self.label_chunk, "shard": self.core}
-        found = [Pyramid(path="labels/semantic", dtype="uint8", **label, **cut)]  # type: ignore[arg-type]
+        found = [Pyramid(path="labels/semantic", dtype="uint8", **label, **cut)]
         if self.copy_image:
-            image = {"levels": image_levels, "chunk": self.image_chunk, "shard": self.image_shard, "method": "mean"}
+            image = {"levels": image_levels, "chunk": self.image_chunk, "shard": self.image_shard, "method": "mean",
+                     **stored}  # fmt: skip
             found.insert(0, Pyramid(path="", frame="TCZYX", axes=image_axes, dtype=self.source.dtype, **image))  # type: ignore[arg-type]
         if self.instances != "none":
             found.append(Pyramid(path="labels/instances", dtype="uint32", **label, **cut))  # type: ignore[arg-type]
@@ -188,6 +192,7 @@ class RunPlan(BaseModel):
                     chunk=(chunk_time, 1, *chunk),
                     shard=(core_time, len(self.classes), *core),
                     method="mean",
+                    **stored,
                 )
             )
         return tuple(found)
@@ -378,6 +383,7 @@ def make_plan(
             "seams": seams,
             "core": full_core,
             "label_chunk": label_chunk,
+            "ome_zarr": config.output.ome_zarr,
             "copy_image": copy_image,
             "image_chunk": image_chunk,
             "image_shard": image_shard,

@@ -29,6 +29,8 @@ class Pyramid:
         In the frame, the same at all levels.
     method : str
         How coarser levels are made.
+    zarr_format : {2, 3}
+        As for `ArraySpec`.
     """
 
     path: str
@@ -39,6 +41,7 @@ class Pyramid:
     chunk: tuple[int, ...]
     shard: tuple[int, ...]
     method: Literal["mean", "nearest"]
+    zarr_format: Literal[2, 3] = 3
 
     def array(self, level: int) -> str:
         """Give the path of a level's array."""
@@ -51,7 +54,9 @@ class Pyramid:
     def specs(self) -> list[ArraySpec]:
         """Give the arrays of all levels."""
         return [
-            ArraySpec(self.array(level), self.frame, self.axes, shape, self.chunk, self.shard, self.dtype)
+            ArraySpec(
+                self.array(level), self.frame, self.axes, shape, self.chunk, self.shard, self.dtype, self.zarr_format
+            )
             for level, shape in enumerate(self.levels)
         ]
 

@@ -174,7 +174,7 @@ class Result:
 
 def _levels(folder: Path) -> list[zarr.Array[Any]]:
     found: list[zarr.Array[Any]] = []
-    while (folder / str(len(found)) / "zarr.json").exists():
+    while any((folder / str(len(found)) / name).exists() for name in ("zarr.json", ".zarray")):
         found.append(zarr.open_array(folder / str(len(found)), mode="r"))
     return found
 

@@ -155,12 +155,12 @@ _INPUT = ("shape", "dtype", "size_bytes", "modified_ns")
 
 _SETTINGS = ("series", "network", "use", "weights_sha256", "channels", "instances", "object_classes", "minimum_size",
              "fill_holes", "border", "parting_depth", "table", "probabilities", "precision", "copy_image",
-             "intensity")  # fmt: skip
+             "ome_zarr", "intensity")  # fmt: skip
 
 
 def _why_finished(plan: RunPlan, provenance: dict[str, Any]) -> str:
     """Say that there is a finished result, and in what it differs from what the plan would make."""
-    held, wanted = provenance.get("plan", {}), plan.identity
+    held, wanted = {"ome_zarr": "0.5"} | provenance.get("plan", {}), plan.identity
     known_by = {"source": {name: wanted["source"][name] for name in _INPUT if name in wanted["source"]}}
     if held.get("content_sha256") is not None:
         known_by["content_sha256"] = wanted["content_sha256"]

@@ -119,15 +119,16 @@ def _note_damage(folder: Path, what: list[str]) -> list[Check]:
 
 def _check_metadata(folder: Path, group: str, expected: str) -> Check:
     what = f"metadata of {group or 'the image'}"
-    if not (folder / group / "zarr.json").exists():
+    if not any((folder / group / name).exists() for name in ("zarr.json", ".zgroup")):
         return Check(what, passed=False, detail="there are none")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            kind = type(open_ome_zarr(zarr.open_group(folder / group, mode="r"))).__name__
+            found = open_ome_zarr(zarr.open_group(folder / group, mode="r"))
     except Exception as error:  # noqa: BLE001 (on damaged metadata the readers raise what they like)
         return Check(what, passed=False, detail=" ".join(f"{type(error).__name__}: {error}".splitlines()[:1]))
-    return Check(what, kind == expected, f"OME-Zarr 0.5 {kind}{'' if kind == expected else f', not {expected}'}")
+    kind, version = type(found).__name__, found.ome_zarr_version
+    return Check(what, kind == expected, f"OME-Zarr {version} {kind}{'' if kind == expected else f', not {expected}'}")
 
 
 _SEAMS = "seams"

@@ -8,6 +8,7 @@ import numpy as np
 import zarr
 
 from pipeline.errors import StoreError
+from pipeline.stores.metadata import ome_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +55,7 @@ def as_xarray(group: Path, level: int, array: zarr.Array[Any], names: tuple[str,
     import xarray
 
     try:
-        ome: Any = zarr.open_group(group, mode="r").attrs["ome"]
+        ome = ome_of(zarr.open_group(group, mode="r"))
         multiscale = ome["multiscales"][0]
         axes = multiscale["axes"]
         found = {

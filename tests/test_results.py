@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import dask.array as da
+import ngio
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
+import xarray
 import zarr
 from numpy.typing import NDArray
 from ome_zarr.io import parse_url
@@ -128,13 +131,26 @@ def bare_result(movie: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return output / "movie.ome.zarr"
 
 
-@pytest.fixture(params=["movie_result", "placed_result", "bare_result"])
+@pytest.fixture(scope="module")
+def older_result(movie: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """By the command line, as OME-Zarr 0.4."""
+    output = tmp_path_factory.mktemp("results")
+    call(
+        "seamfree", "run", movie, "-o", output, "--direct", "--scheduler", "serial", "--tile", "128",
+        "--channel", "DNA", "--instances", "components", "--ome-zarr", "0.4",
+    )  # fmt: skip
+    return output / "movie.ome.zarr"
+
+
+@pytest.fixture(params=["movie_result", "placed_result", "bare_result", "older_result"])
 def result(request: pytest.FixtureRequest) -> Path:
     found: Path = request.getfixturevalue(request.param)
     return found
 
 
 def ome(group: Path) -> Any:  # noqa: ANN401 (JSON)
+    if (group / ".zattrs").exists():
+        return json.loads((group / ".zattrs").read_text())
     return json.loads((group / "zarr.json").read_text())["attributes"]["ome"]
 
 
@@ -160,13 +176,32 @@ def test_a_result_without_image_has_the_labels_of_one_with_it(bare_result: Path,
     np.testing.assert_array_equal(without.instances[0][:], with_image.instances[0][:])
 
 
-def test_the_reference_reader_opens_image_and_labels(movie_result: Path, movie: Path) -> None:
-    location = parse_url(movie_result)
+def test_both_versions_hold_the_same_and_only_files_of_their_own(movie_result: Path, older_result: Path) -> None:
+    new, old = open_result(movie_result), open_result(older_result)
+    for name in ("image", "semantic", "instances"):
+        for level, (one, other) in enumerate(zip(getattr(new, name), getattr(old, name), strict=True)):
+            np.testing.assert_array_equal(one[:], other[:])
+            xarray.testing.assert_identical(new.xarray(name, level).load(), old.xarray(name, level).load())
+    pd.testing.assert_frame_equal(new.table, old.table)
+    assert not list(older_result.rglob("zarr.json"))
+    assert not list(movie_result.rglob(".z*"))
+    described = ome(older_result)
+    assert (described["multiscales"][0]["version"], "version" in described) == ("0.4", False)
+    assert ome(older_result / "labels/instances")["image-label"]["version"] == "0.4"
+    assert json.loads((older_result / "labels/instances/0/.zarray").read_text())["dimension_separator"] == "/"
+    table = ngio.open_ome_zarr_container(older_result).get_table("instances")
+    assert len(table.dataframe) == old.objects
+
+
+@pytest.mark.parametrize("which", ["movie_result", "older_result"])
+def test_the_reference_reader_opens_image_and_labels(which: str, movie: Path, request: pytest.FixtureRequest) -> None:
+    path: Path = request.getfixturevalue(which)
+    location = parse_url(path)
     assert location is not None
     nodes = {node.zarr.basename(): node for node in Reader(location)()}
     assert {"movie.ome.zarr", "semantic", "instances"} <= set(nodes)
     np.testing.assert_array_equal(nodes["movie.ome.zarr"].data[0].compute(), tifffile.imread(movie))
-    opened = open_result(movie_result)
+    opened = open_result(path)
     for name, levels in (("semantic", opened.semantic), ("instances", opened.instances)):
         assert len(nodes[name].data) == len(levels) == 2
         for found, level in zip(nodes[name].data, levels, strict=True):
@@ -189,7 +224,8 @@ def test_zarr_and_dask_read_each_level_and_coarse_labels_are_those_of_the_finest
         for level, path in enumerate(paths):
             array = zarr.open_array(group / path, mode="r")
             step = 2**level
-            assert array.metadata.to_dict()["dimension_names"] == ("t", "y", "x")
+            if array.metadata.zarr_format == 3:
+                assert array.metadata.to_dict()["dimension_names"] == ("t", "y", "x")
             np.testing.assert_array_equal(da.from_zarr(group / path).compute(), array[:])
             np.testing.assert_array_equal(array[:], finest[:, ::step, ::step])
             assert set(np.unique(np.asarray(array[:]))) <= set(np.unique(finest))

@@ -47,6 +47,9 @@ Function = Annotated[
     typer.Option(help="What finds objects in the network's place, for overlap: module:function, or its name."),
 ]
 Diameter = Annotated[int | None, typer.Option(min=1, help="Largest extent of an object in pixels, for overlap.")]
+OmeZarr = Annotated[
+    Literal["0.5", "0.4"] | None, typer.Option("--ome-zarr", help="Version of the results; 0.4 for older readers.")
+]
 
 
 def settings_of(
@@ -71,6 +74,7 @@ def settings_of(
     fully_convolutional: bool = False,
     resolution: str | None = None,
     tta: bool = False,
+    ome_zarr: str | None = None,
 ) -> RunConfig:
     """Lay the command line over the configuration file, and validate both together."""
     from pipeline.config import load_config, make_config
@@ -95,7 +99,7 @@ def settings_of(
     nested: dict[str, dict[str, Any]] = {
         "instances": {"method": instances, "function": function, "diameter": diameter},
         "execution": {"workers": workers, "scheduler": scheduler},
-        "output": {"image": None if image else "none"},
+        "output": {"image": None if image else "none", "ome_zarr": ome_zarr},
     }
     for section, entries in nested.items():
         chosen = {name: value for name, value in entries.items() if value is not None}

@@ -22,6 +22,7 @@ from pipeline.commands.options import (
     Inputs,
     Instances,
     Model,
+    OmeZarr,
     Precision,
     Resolution,
     Scheduler,
@@ -78,6 +79,7 @@ def run(
     resolution: Resolution = None,
     tta: Tta = False,
     no_image: Annotated[bool, typer.Option("--no-image", help="Leave the image out of the result.")] = False,
+    ome_zarr: OmeZarr = None,
 ) -> None:
     """Segment images: labels as OME-Zarr, one result for each image."""
     from pipeline.site import start_early
@@ -86,7 +88,7 @@ def run(
         config, model=model, tile=tile, precision=precision, device=device, instances=instances, channels=channel,
         function=function, diameter=diameter, series=series, workers=workers, scheduler=scheduler, image=not no_image,
         factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
-        fully_convolutional=fully_convolutional, resolution=resolution, tta=tta,
+        fully_convolutional=fully_convolutional, resolution=resolution, tta=tta, ome_zarr=ome_zarr,
     )  # fmt: skip
     start_early(settings)
     from rich.console import Console

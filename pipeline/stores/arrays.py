@@ -1,7 +1,8 @@
 """Arrays of a result: made once, then written by whole shards, each by one tile.
 
-Writing needs no lock: a shard is one file, and zarr writes a file beside it and renames. The same pixels give the same
-bytes; shards of nothing but zeros are no files at all.
+Writing needs no lock: a shard is one file, and zarr writes a file beside it and renames. Zarr v2 has no shards; there,
+what one tile writes are the files of some whole chunks. The same pixels give the same bytes; shards, or chunks, of
+nothing but zeros are no files at all.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import numcodecs
+import numcodecs.blosc
 import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
@@ -47,6 +50,8 @@ class ArraySpec:
         In the frame; 1 along axes that the file lacks.
     dtype : str
         NumPy's name.
+    zarr_format : {2, 3}
+        3 for OME-Zarr 0.5, 2 for 0.4.
     """
 
     path: str
@@ -56,6 +61,7 @@ class ArraySpec:
     chunk: tuple[int, ...]
     shard: tuple[int, ...]
     dtype: str
+    zarr_format: Literal[2, 3] = 3
 
     def present(self, values: tuple[int, ...]) -> tuple[int, ...]:
         """Leave the entries of the axes that the file has."""
@@ -63,7 +69,7 @@ class ArraySpec:
 
 
 def create_array(result: Path, spec: ArraySpec) -> None:
-    """Make an array in a result: Zarr v3, sharded, zstd.
+    """Make an array in a result: Zarr v3, sharded, zstd; or Zarr v2, Blosc with zstd, which more readers know there.
 
     Parameters
     ----------
@@ -83,23 +89,34 @@ def create_array(result: Path, spec: ArraySpec) -> None:
                 f"{result / spec.path}: {length} pixels along {axis}, an axis that the file shall not have"
             )
     shard, chunk = spec.present(spec.shard), spec.present(spec.chunk)
+    kind: dict[str, Any] = {
+        "shards": shard if shard != chunk else None,
+        "compressors": ZstdCodec(level=COMPRESSION_LEVEL),
+        "dimension_names": [axis.lower() for axis in spec.axes],
+    }
+    if spec.zarr_format == 2:
+        # OME-Zarr 0.4 wants a folder for each axis, not dots.
+        kind = {
+            "zarr_format": 2,
+            "chunk_key_encoding": {"name": "v2", "separator": "/"},
+            "compressors": numcodecs.Blosc(cname="zstd", clevel=COMPRESSION_LEVEL, shuffle=numcodecs.Blosc.SHUFFLE),
+        }
     try:
         zarr.create_array(
             store=result / spec.path,
             shape=spec.present(spec.shape),
             dtype=spec.dtype,
             chunks=chunk,
-            shards=shard if shard != chunk else None,
-            compressors=ZstdCodec(level=COMPRESSION_LEVEL),
             fill_value=0,
-            dimension_names=[axis.lower() for axis in spec.axes],
             config={"write_empty_chunks": False},
+            **kind,
         )
     except OSError as error:
         raise StoreError(f"{result / spec.path}: the array cannot be made ({error.strerror or error})") from error
     except ValueError as error:
         raise StoreError(f"{result / spec.path}: the array cannot be made ({error})") from error
-    note_written(result / spec.path / "zarr.json")
+    names = (".zarray", ".zattrs") if spec.zarr_format == 2 else ("zarr.json",)
+    note_written(*(result / spec.path / name for name in names))
 
 
 class ResultArray:
@@ -121,6 +138,9 @@ class ResultArray:
     def __init__(self, result: Path, spec: ArraySpec) -> None:
         self.spec = spec
         self._where = result / spec.path
+        if spec.zarr_format == 2:
+            # Blosc's own threads put their blocks into a chunk in the order in which they finish.
+            numcodecs.blosc.use_threads = False
         try:
             self._array: zarr.Array[Any] = zarr.open_array(self._where, mode="r+")
         except (OSError, ValueError, zarr.errors.BaseZarrError) as error:
@@ -199,9 +219,11 @@ class ResultArray:
         note_written(*self._files(box))
 
     def _files(self, box: Box) -> Iterator[Path]:
-        """Give the files of the shards that a region consists of."""
-        shard = self.spec.present(self.spec.shard)
+        """Give the files of the shards, or of the chunks where there are no shards, that a region consists of."""
+        plain = self.spec.zarr_format == 2
+        shard = self.spec.present(self.spec.chunk if plain else self.spec.shard)
+        folder = self._where if plain else self._where / "c"
         ranges = [
             range(part.start // edge, -(-part.stop // edge)) for part, edge in zip(self._index(box), shard, strict=True)
         ]
-        return (self._where.joinpath("c", *map(str, place)) for place in product(*ranges))
+        return (folder.joinpath(*map(str, place)) for place in product(*ranges))

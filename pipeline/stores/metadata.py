@@ -1,4 +1,4 @@
-"""The OME-Zarr 0.5 metadata of a result, made with ome-zarr-models."""
+"""The OME-Zarr metadata of a result, 0.5 or 0.4, made with ome-zarr-models."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import zarr
 from ome_zarr_models.common.image_label_types import Color, Source
 from ome_zarr_models.common.omero import Channel, Omero, Window
-from ome_zarr_models.v05.axes import Axis
-from ome_zarr_models.v05.image import ImageAttrs
-from ome_zarr_models.v05.image_label import ImageLabelAttrs
-from ome_zarr_models.v05.image_label_types import Label
-from ome_zarr_models.v05.labels import LabelsAttrs
-from ome_zarr_models.v05.multiscales import Dataset, Multiscale
+from ome_zarr_models.v04 import image as image04
+from ome_zarr_models.v04 import image_label as image_label04
+from ome_zarr_models.v04 import labels as labels04
+from ome_zarr_models.v05 import image as image05
+from ome_zarr_models.v05 import image_label as image_label05
+from ome_zarr_models.v05 import labels as labels05
 
 from pipeline.errors import StoreError
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 __all__ = [
     "CLASS_COLORS",
     "Space",
+    "Version",
+    "group_file",
+    "group_of",
+    "ome_of",
     "relative_source",
     "write_image_group",
     "write_label_group",
@@ -32,12 +36,17 @@ __all__ = [
     "write_labels_list",
 ]
 
-VERSION = "0.5"
+Version = Literal["0.4", "0.5"]
+"""Of OME-Zarr: 0.4 is Zarr v2 and 0.5 Zarr v3."""
 
 CLASS_COLORS = (
     (0, 158, 115), (230, 159, 0), (86, 180, 233), (213, 94, 0), (0, 114, 178), (204, 121, 167), (240, 228, 66),
 )  # fmt: skip
 """Of classes from 1 on: the palette of Okabe and Ito (2008), told apart by the colour-blind, too."""
+
+_IMAGE: dict[Version, type[BaseModel]] = {"0.4": image04.ImageAttrs, "0.5": image05.ImageAttrs}
+_LABEL: dict[Version, type[BaseModel]] = {"0.4": image_label04.ImageLabelAttrs, "0.5": image_label05.ImageLabelAttrs}
+_LABELS: dict[Version, type[BaseModel]] = {"0.4": labels04.LabelsAttrs, "0.5": labels05.LabelsAttrs}
 
 _TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 
@@ -71,7 +80,9 @@ class Space:
             tuple(self.units[at] for at in kept),
         )
 
-    def multiscale(self, name: str, levels: int, method: Literal["mean", "nearest"], folder: str = "") -> Multiscale:
+    def multiscale(
+        self, name: str, levels: int, method: Literal["mean", "nearest"], folder: str = "", version: Version = "0.5"
+    ) -> dict[str, Any]:
         """Describe a pyramid, each level half as fine in Y and X as the one before.
 
         The centre of a mean of 2 x 2 pixels lies between them; a sample lies where its pixel lay.
@@ -86,9 +97,11 @@ class Space:
             How coarser levels were made.
         folder : str, optional
             Where the arrays lie below the group, with a slash at its end; in the group itself where not given.
+        version : {"0.5", "0.4"}
+            Of OME-Zarr.
         """
         axes = [
-            Axis(name=axis.lower(), type=_TYPES[axis], unit=unit)
+            {"name": axis.lower(), "type": _TYPES[axis], **({"unit": unit} if unit else {})}
             for axis, unit in zip(self.axes, self.units, strict=True)
         ]
         datasets = []
@@ -99,14 +112,17 @@ class Space:
             translation = [
                 first + size * by for first, size, by in zip(self.translation, self.scale, shift, strict=True)
             ]
-            datasets.append(Dataset.build(path=f"{folder}{level}", scale=scale, translation=translation))
-        return Multiscale(
-            axes=axes,
-            datasets=tuple(datasets),
-            name=name,
-            type=method,
-            metadata={"description": f"Y and X halved at each level by {method}"},
-        )
+            moves = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": translation}]
+            datasets.append({"path": f"{folder}{level}", "coordinateTransformations": moves})
+        return {
+            "axes": axes,
+            "datasets": datasets,
+            "name": name,
+            "type": method,
+            "metadata": {"description": f"Y and X halved at each level by {method}"},
+            # 0.5 says its version once for the whole group.
+            **({"version": version} if version == "0.4" else {}),
+        }
 
 
 def relative_source(result: Path, image: Path) -> str:
@@ -114,11 +130,37 @@ def relative_source(result: Path, image: Path) -> str:
     return Path(os.path.relpath(image, result / "labels" / "any")).as_posix()
 
 
-def _write(group: Path, attributes: BaseModel) -> None:
+def group_file(version: Version) -> str:
+    """Give the name of the file by which a folder is a group."""
+    return ".zgroup" if version == "0.4" else "zarr.json"
+
+
+def group_of(folder: Path, version: Version) -> zarr.Group:
+    """Open a group, and make it where there is none.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the group.
+    version : {"0.5", "0.4"}
+        Of OME-Zarr, which tells that of Zarr.
+    """
+    return zarr.open_group(folder, mode="a", zarr_format=2 if version == "0.4" else 3)
+
+
+def ome_of(group: zarr.Group) -> Any:  # noqa: ANN401 (whatever stands there)
+    """Give what OME-Zarr says of a group: since 0.5 in a mapping of its own."""
+    attributes = group.attrs.asdict()
+    return attributes.get("ome", attributes)
+
+
+def _write(group: Path, version: Version, models: dict[Version, type[BaseModel]], values: dict[str, Any]) -> None:
     """Make a group with these attributes, or give them to the one that is there."""
+    given = {"version": version} if version == "0.5" else {}
+    attributes = models[version].model_validate(given | values)
     dumped: dict[str, Any] = attributes.model_dump(mode="json", by_alias=True, exclude_none=True)
     try:
-        zarr.open_group(group, mode="a", zarr_format=3).attrs.put({"ome": dumped})
+        group_of(group, version).attrs.put(dumped if version == "0.4" else {"ome": dumped})
     except OSError as error:
         raise StoreError(f"{group}: the metadata cannot be written ({error.strerror or error})") from error
 
@@ -130,6 +172,7 @@ def write_image_group(
     levels: int,
     channels: tuple[str, ...],
     contrast: tuple[tuple[float, float, float, float], ...],
+    version: Version = "0.5",
 ) -> None:
     """Describe an image pyramid.
 
@@ -147,6 +190,8 @@ def write_image_group(
         Names.
     contrast : tuple of (float, float, float, float)
         Per channel: lowest and highest value that the type can hold, and what to show as black and as white.
+    version : {"0.5", "0.4"}
+        Of OME-Zarr.
     """
     colours = ["FFFFFF"] if len(channels) == 1 else ["00FFFF", "FF00FF", "FFFF00", "FF0000", "00FF00", "0000FF"]
     omero = Omero(
@@ -162,18 +207,18 @@ def write_image_group(
             for at, (label, (lowest, highest, black, white)) in enumerate(zip(channels, contrast, strict=True))
         ]
     )
-    attributes = ImageAttrs.model_validate(
-        {
-            "version": VERSION,
-            "multiscales": [space.multiscale(name, levels, "mean")],
-            "omero": omero.model_dump(mode="json"),
-        }
-    )
-    _write(group, attributes)
+    pyramid = space.multiscale(name, levels, "mean", version=version)
+    _write(group, version, _IMAGE, {"multiscales": [pyramid], "omero": omero.model_dump(mode="json")})
 
 
 def write_label_group(
-    group: Path, space: Space, name: str, levels: int, source: str | None, classes: tuple[str, ...] = ()
+    group: Path,
+    space: Space,
+    name: str,
+    levels: int,
+    source: str | None,
+    classes: tuple[str, ...] = (),
+    version: Version = "0.5",
 ) -> None:
     """Describe a pyramid of labels.
 
@@ -189,11 +234,13 @@ def write_label_group(
         Number of levels.
     source : str, optional
         Where the image lies, relative to the group: ``"../../"`` for the result's own. Left out where it is no
-        OME-Zarr 0.5, for validators follow it.
+        OME-Zarr of the same version, for validators follow it.
     classes : tuple of str
         Names of the classes, from 0 on, where the labels are classes; they get colours.
+    version : {"0.5", "0.4"}
+        Of OME-Zarr.
     """
-    label: dict[str, Any] = {"version": VERSION}
+    label: dict[str, Any] = {"version": version}
     # Objects get no colours: the field is optional, a table of them would grow with their number in a file that every
     # viewer reads first, and viewers colour labels that have none by their own cycle. Classes mean something, and do.
     if classes:
@@ -204,17 +251,13 @@ def write_label_group(
         label["properties"] = [{"label-value": value, "class": named} for value, named in enumerate(classes)]
     if source is not None:
         label["source"] = Source(image=source)
-    attributes = ImageLabelAttrs.model_validate(
-        {
-            "version": VERSION,
-            "image-label": Label.model_validate(label),
-            "multiscales": [space.multiscale(name, levels, "nearest")],
-        }
-    )
-    _write(group, attributes)
+    pyramid = space.multiscale(name, levels, "nearest", version=version)
+    _write(group, version, _LABEL, {"image-label": label, "multiscales": [pyramid]})
 
 
-def write_labels_as_image(group: Path, space: Space, name: str, levels: int, labels: str = "semantic") -> None:
+def write_labels_as_image(
+    group: Path, space: Space, name: str, levels: int, labels: str = "semantic", version: Version = "0.5"
+) -> None:
     """Describe a result that holds no image, by the classes of its pixels in the image's place.
 
     Without multiscales the result's own group would be no OME-Zarr, and no viewer would find the labels in it. The
@@ -232,11 +275,13 @@ def write_labels_as_image(group: Path, space: Space, name: str, levels: int, lab
         Number of levels.
     labels : str, optional
         Name of the label image.
+    version : {"0.5", "0.4"}
+        Of OME-Zarr.
     """
-    pyramid = space.multiscale(name, levels, "nearest", folder=f"labels/{labels}/")
-    _write(group, ImageAttrs(version=VERSION, multiscales=[pyramid]))
+    pyramid = space.multiscale(name, levels, "nearest", folder=f"labels/{labels}/", version=version)
+    _write(group, version, _IMAGE, {"multiscales": [pyramid]})
 
 
-def write_labels_list(group: Path, names: list[str]) -> None:
+def write_labels_list(group: Path, names: list[str], version: Version = "0.5") -> None:
     """Say which label images there are."""
-    _write(group, LabelsAttrs(version=VERSION, labels=names))
+    _write(group, version, _LABELS, {"labels": names})

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import zarr
 
 from pipeline.errors import StoreError
+from pipeline.stores.metadata import group_of
 from pipeline.stores.written import note_written
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
     from numpy.typing import NDArray
+
+    from pipeline.stores.metadata import Version
 
 __all__ = ["TABLE", "Field", "open_table", "read_table", "write_table", "write_table_group"]
 
@@ -119,7 +121,7 @@ def write_table(
     return rows
 
 
-def write_table_group(result: Path, fields: Sequence[Field], table: Path) -> None:
+def write_table_group(result: Path, fields: Sequence[Field], table: Path, version: Version = "0.5") -> None:
     """Describe the table of objects as a feature table, and move its file into its group.
 
     Parameters
@@ -130,6 +132,8 @@ def write_table_group(result: Path, fields: Sequence[Field], table: Path) -> Non
         The columns, in order.
     table : Path
         The file, on the same disk.
+    version : {"0.5", "0.4"}
+        Of OME-Zarr.
 
     Raises
     ------
@@ -156,13 +160,14 @@ def write_table_group(result: Path, fields: Sequence[Field], table: Path) -> Non
         "units": {field.name: field.unit for field in fields if field.unit},
     }
     try:
-        zarr.open_group(result / tables, mode="a", zarr_format=3).attrs.put({"tables": [name]})
-        zarr.open_group(result / TABLE, mode="a", zarr_format=3).attrs.put(attributes)
+        group_of(result / tables, version).attrs.put({"tables": [name]})
+        group_of(result / TABLE, version).attrs.put(attributes)
         if table.exists():
             table.replace(result / TABLE / FILE)
     except OSError as error:
         raise StoreError(f"{result / TABLE}: the table cannot be written ({error.strerror or error})") from error
-    note_written(result / tables / "zarr.json", result / TABLE / "zarr.json", result / TABLE / FILE)
+    metadata = (".zgroup", ".zattrs") if version == "0.4" else ("zarr.json",)
+    note_written(*(result / group / name for group in (tables, TABLE) for name in metadata), result / TABLE / FILE)
 
 
 @contextmanager

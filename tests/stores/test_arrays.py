@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.errors import StoreError
 from pipeline.geometry import Box
 from pipeline.stores.arrays import ArraySpec, ResultArray, create_array
+from pipeline.stores.written import witnessing
 from tests.stores.strategies import shards
 
 LABELS = ArraySpec("labels/instances/0", "TZYX", "YX", (1, 1, 100, 70), (1, 1, 16, 16), (1, 1, 32, 32), "uint32")
@@ -49,7 +50,8 @@ def specs(draw: st.DrawFn) -> ArraySpec:
         chunk.append(draw(st.integers(1, 12)) if axis in axes else 1)
         shard.append(chunk[-1] * draw(st.integers(1, 3)) if axis in axes else 1)
     dtype = draw(st.sampled_from(["uint8", "uint16", "uint32", "float16", "float32", "float64"]))
-    return ArraySpec("some/0", frame, axes, tuple(shape), tuple(chunk), tuple(shard), dtype)
+    zarr_format: Literal[2, 3] = draw(st.sampled_from((2, 3)))
+    return ArraySpec("some/0", frame, axes, tuple(shape), tuple(chunk), tuple(shard), dtype, zarr_format)
 
 
 @settings(max_examples=40, deadline=None)
@@ -65,16 +67,31 @@ def test_what_is_written_is_read_whatever_axes_the_file_has(
     middle = Box(tuple(length // 3 for length in spec.shape), spec.shape)
     np.testing.assert_array_equal(array.read(middle), pixels[middle.slices])
     plain = zarr.open_array(result / spec.path, mode="r")
-    assert plain.metadata.to_dict()["dimension_names"] == tuple(axis.lower() for axis in spec.axes)
+    assert plain.metadata.zarr_format == spec.zarr_format
+    if spec.zarr_format == 3:
+        assert plain.metadata.to_dict()["dimension_names"] == tuple(axis.lower() for axis in spec.axes)
     assert plain.shape == spec.present(spec.shape)
 
 
-def test_the_same_pixels_give_the_same_bytes_whatever_the_order(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 5, LABELS.shape).astype(np.uint32)
-    pixels[..., :32, :32] = 0
-    fill(tmp_path / "a", LABELS, pixels, seed=1)
-    fill(tmp_path / "b", LABELS, pixels, seed=2, twice=5)
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_the_same_pixels_give_the_same_bytes_whatever_the_order(tmp_path: Path, zarr_format: Literal[2, 3]) -> None:
+    # Chunks above 256 KiB are several blocks to Blosc, which may compress them at once.
+    spec = replace(LABELS, shape=(1, 1, 1500, 700), chunk=(1, 1, 512, 512), shard=(1, 1, 1024, 512))
+    spec = replace(spec, zarr_format=zarr_format)
+    pixels = np.random.default_rng(0).integers(0, 5, spec.shape).astype(np.uint32)
+    pixels[..., :1024, :512] = 0
+    fill(tmp_path / "a", spec, pixels, seed=1)
+    fill(tmp_path / "b", spec, pixels, seed=2, twice=3)
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+def test_in_zarr_2_each_chunk_is_one_file_in_a_folder_per_axis_and_is_noted(tmp_path: Path) -> None:
+    spec = replace(LABELS, zarr_format=2)
+    with witnessing() as noted:
+        fill(tmp_path, spec, np.ones(spec.shape, dtype=np.uint32))
+    files = set(digests(tmp_path / spec.path))
+    assert files == {".zarray", ".zattrs"} | {f"{row}/{column}" for row in range(7) for column in range(5)}
+    assert {path.relative_to(tmp_path / spec.path).as_posix() for path in noted} == files
 
 
 def test_shards_of_zeros_are_no_files_even_where_there_was_something(tmp_path: Path) -> None:
