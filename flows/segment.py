@@ -20,6 +20,7 @@ from pipeline.engine.cluster import connect
 from pipeline.errors import AuditError, ConfigError, ImageError, ModelError, PlanError, WorkersKilledError
 from pipeline.images.discover import InputImage
 from pipeline.planning import Intent, RunPlan
+from pipeline.plates import finish_plates
 from pipeline.precision import settle_precision
 from pipeline.progress import ImageFinished, ImageStarted, tell
 from pipeline.run import ImageReport, claim, finished, prepare
@@ -138,7 +139,14 @@ def segment_folder(
     logger = get_run_logger()
     folder = Path(output)
     reports: list[ImageReport] = []
-    with tags("seamfree", config.model), open_batch(config, inputs, folder) as (images, site, address):
+    with (
+        tags("seamfree", config.model),
+        open_batch(config, inputs, folder, fresh=fresh) as (
+            images,
+            site,
+            address,
+        ),
+    ):
         for image in images:
             began = perf_counter()
             tell(ImageStarted(image.name))
@@ -154,6 +162,8 @@ def segment_folder(
             reports.append(report)
             write_summary(folder, reports)
             tell(ImageFinished(image.name, report.status))
+    reports = finish_plates(images, reports, folder, config)
+    write_summary(folder, reports)
     _publish_summary(reports)
     return reports
 

@@ -17,6 +17,7 @@ from pipeline.checking import check_settings
 from pipeline.engine.cluster import check_scheduler, connect, open_cluster
 from pipeline.errors import ConfigError, SeamfreeError, StoreError
 from pipeline.images.discover import InputImage, discover
+from pipeline.plates import finish_plates, settle_places
 from pipeline.precision import settle_precision
 from pipeline.printing import in_one_line, unexpected
 from pipeline.progress import ImageFinished, ImageStarted, tell
@@ -93,8 +94,21 @@ def skipped(image: InputImage, plan: RunPlan, reason: str) -> ImageReport:
 
 
 @contextmanager
-def open_batch(config: RunConfig, inputs: Sequence[str], output: Path) -> Iterator[tuple[list[InputImage], Site, str]]:
+def open_batch(
+    config: RunConfig, inputs: Sequence[str], output: Path, *, fresh: bool = False
+) -> Iterator[tuple[list[InputImage], Site, str]]:
     """Check everything that can be checked before work starts, then start the cluster.
+
+    Parameters
+    ----------
+    config : RunConfig
+        All settings.
+    inputs : sequence of str
+        Images, folders, globs.
+    output : Path
+        Folder under which results go.
+    fresh : bool
+        Whether to start over even where there are results.
 
     Yields
     ------
@@ -115,6 +129,7 @@ def open_batch(config: RunConfig, inputs: Sequence[str], output: Path) -> Iterat
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{output}: cannot be used as output folder ({error.strerror or error})") from error
+    images = settle_places(images, output, fresh=fresh, in_place=config.output.in_place)
     with open_cluster(site.cluster) as address:
         yield images, site, address
 
@@ -142,7 +157,7 @@ def segment(
     Returns
     -------
     list of ImageReport
-        One for each image, also for those that failed; also written to ``run-summary.json``.
+        One for each image, also for those that failed, and for each plate; also written to ``run-summary.json``.
 
     Raises
     ------
@@ -156,12 +171,14 @@ def segment(
     folder = Path(output)
     reports = []
     with (
-        open_batch(settings, [str(path) for path in given], folder) as (images, site, address),
+        open_batch(settings, [str(path) for path in given], folder, fresh=fresh) as (images, site, address),
         connect(address) as executor,
     ):
         for image in images:
             reports.append(attempt(settings, image, folder, site.intent, executor, fresh=fresh))
             write_summary(folder, reports)
+    reports = finish_plates(images, reports, folder, settings)
+    write_summary(folder, reports)
     return reports
 
 

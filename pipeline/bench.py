@@ -228,7 +228,7 @@ def bench_for(plan: RunPlan) -> Bench:
     """Give this process' bench for a plan; kept for the few plans used last, and never from one run to the next."""
     begun = (plan.work / "plan.json").stat().st_mtime_ns
     with OPENING:
-        return _bench(plan.output, plan.digest, begun, Unseen(plan))
+        return _bench(str(plan.held), plan.digest, begun, Unseen(plan))
 
 
 def _device(kind: str) -> str:

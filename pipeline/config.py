@@ -118,6 +118,16 @@ class OutputConfig(Settings):
         default="auto",
         description="Whether the image pyramid is part of the result; auto copies all but OME-Zarr, which has one.",
     )
+    in_place: bool = Field(
+        default=False,
+        description="Whether labels and tables become part of the OME-Zarr that they are made of; the output folder "
+        "holds what is unfinished, and the summaries.",
+    )
+    missing_fields: Literal["refuse", "leave_out"] = Field(
+        default="refuse",
+        description="Of a plate with fields that cannot be segmented: refuse keeps it unfinished, with what is done; "
+        "leave_out makes a plate of the others, and notes which are missing.",
+    )
     probabilities: Literal["none", "float16", "float32", "float64"] = Field(
         default="none", description="Whether, and as what type, the class probabilities are kept."
     )

@@ -49,8 +49,8 @@ def describe(plan: RunPlan, intensity: list[dict[str, Any]]) -> None:
         translation=tuple(plan.label_translation[at] for at in here),
     )
     source: str | None = "../../"
-    if not plan.copy_image:
-        # Validators follow the path, so it leads to one of the same version or nowhere; the provenance names each input.
+    if not plan.copy_image and not plan.in_place:
+        # Validators follow the path, so it leads to one of this version or nowhere; the provenance names each input.
         elsewhere = Path(info.path).absolute()
         alike = (elsewhere / group_file(plan.ome_zarr)).is_file()
         source = relative_source(Path(plan.output), elsewhere) if alike else None
@@ -80,7 +80,7 @@ def describe(plan: RunPlan, intensity: list[dict[str, Any]]) -> None:
                 plan.ome_zarr,
             )  # fmt: skip
     write_labels_list(plan.partial / "labels", names, plan.ome_zarr)
-    if not plan.copy_image:
+    if not plan.copy_image and not plan.in_place:
         levels = len(plan.pyramids[0].levels)
         write_labels_as_image(plan.partial, labels, Path(plan.name).name, levels, version=plan.ome_zarr)
 

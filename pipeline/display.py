@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from math import isnan
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -16,12 +17,13 @@ from pipeline.progress import Event, ImageFinished, ImageStarted, JobDone, Stage
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import pandas as pd
     from rich.console import Console
     from rich.progress import Task, TaskID
 
     from pipeline.run import ImageReport
 
-__all__ = ["report_table", "show_progress"]
+__all__ = ["report_table", "show_progress", "wells_table"]
 
 STATUS_STYLES = {"done": "green", "skipped": "cyan", "failed": "red"}
 
@@ -102,3 +104,21 @@ def report_table(reports: Sequence[ImageReport]) -> Table:
             ),
         )
     return table
+
+
+def wells_table(summary: pd.DataFrame) -> Table:
+    """Give a table of a plate's wells."""
+    shown = summary.drop(columns=["row", "column"])
+    table = Table(box=None, pad_edge=False)
+    for name in shown.columns:
+        table.add_column(escape(printable(str(name))), justify="left" if name in ("well", "area_unit") else "right")
+    for row in shown.itertuples(index=False):
+        table.add_row(*(escape(printable(_cell(value))) for value in row))
+    return table
+
+
+def _cell(value: object) -> str:
+    """Give a value as people read it; nothing where there is none."""
+    if isinstance(value, float):
+        return "" if isnan(value) else f"{value:,.1f}" if value % 1 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

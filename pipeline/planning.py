@@ -8,7 +8,7 @@ from functools import cached_property
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -28,6 +28,7 @@ from pipeline.models.network import NetworkFile, NetworkUse
 from pipeline.pyramids import Pyramid, coarse_shape, plain_grid
 from pipeline.stores.arrays import ArraySpec
 from pipeline.stores.levels import level_shapes
+from pipeline.stores.tables import TABLE
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from pipeline.labels.watershed import PartingRule
     from pipeline.measure.subject import Subject
 
-__all__ = ["Intent", "RunPlan", "make_plan"]
+__all__ = ["Intent", "RunPlan", "Target", "make_plan"]
 
 _NUMBERS_DEPEND_ON = ("seamfree", "numpy", "torch", "zarr", "numcodecs", "pyarrow")
 _OBJECTS_DEPEND_ON = ("connected-components-3d", "edt", "scikit-image", "scipy")
@@ -57,7 +58,11 @@ class RunPlan(BaseModel):
     name: str
     """The result's name: its path under the output folder without ``.ome.zarr``."""
     output: str
-    """Path of the published result."""
+    """Path of the published result; in place, of the image's own group."""
+    in_place: bool = False
+    """Whether labels and table become part of the image that they are made of."""
+    staging: str | None = None
+    """In place: what the result would be called under the output folder, where it lies until it is complete."""
     source: ImageInfo
     content_sha256: str | None = None
     """Of all bytes that the image is read from, where it shall be known again by them."""
@@ -87,6 +92,8 @@ class RunPlan(BaseModel):
     label_chunk: tuple[int, int, int, int]
     ome_zarr: Literal["0.4", "0.5"] = "0.5"
     """Version of OME-Zarr that the result is written in."""
+    levels: int | None = None
+    """How many levels label images have: in place, as many as the image; None for what suits their size."""
     copy_image: bool
     image_chunk: tuple[int, int, int, int, int]
     image_shard: tuple[int, int, int, int, int]
@@ -165,18 +172,20 @@ class RunPlan(BaseModel):
     @cached_property
     def pyramids(self) -> tuple[Pyramid, ...]:
         """All pyramids of the result."""
-        image_levels, label_levels = tuple(level_shapes(self.source.shape)), tuple(level_shapes(self.label_shape))
+        image_levels = tuple(level_shapes(self.source.shape))
+        label_levels = tuple(level_shapes(self.label_shape, count=self.levels))
         image_axes, label_axes = self.source.axes, self.source.axes.replace("C", "")
         stored: dict[str, Any] = {"zarr_format": 2 if self.ome_zarr == "0.4" else 3}
-        label = {"frame": "TZYX", "axes": label_axes, "levels": label_levels, "method": "nearest", **stored}
-        cut = {"chunk": self.label_chunk, "shard": self.core}
-        found = [Pyramid(path="labels/semantic", dtype="uint8", **label, **cut)]
+        label: dict[str, Any] = {"frame": "TZYX", "axes": label_axes, "levels": label_levels, "method": "nearest"}
+        label |= stored
+        label |= {"chunk": self.label_chunk, "shard": self.core}
+        found = [Pyramid(path="labels/semantic", dtype="uint8", **label)]
         if self.copy_image:
-            image = {"levels": image_levels, "chunk": self.image_chunk, "shard": self.image_shard, "method": "mean",
-                     **stored}  # fmt: skip
-            found.insert(0, Pyramid(path="", frame="TCZYX", axes=image_axes, dtype=self.source.dtype, **image))  # type: ignore[arg-type]
+            image: dict[str, Any] = {"axes": image_axes, "levels": image_levels, "method": "mean", **stored}
+            image |= {"chunk": self.image_chunk, "shard": self.image_shard}
+            found.insert(0, Pyramid(path="", frame="TCZYX", dtype=self.source.dtype, **image))
         if self.instances != "none":
-            found.append(Pyramid(path="labels/instances", dtype="uint32", **label, **cut))  # type: ignore[arg-type]
+            found.append(Pyramid(path="labels/instances", dtype="uint32", **label))
         if self.probabilities != "none":
             axes = "".join(axis for axis in "TCZYX" if axis in label_axes or axis == "C")
             time, *spatial = self.label_shape
@@ -227,7 +236,18 @@ class RunPlan(BaseModel):
     @property
     def partial(self) -> Path:
         """Where the result lies until it is complete."""
-        return Path(f"{self.output}.partial")
+        return Path(f"{self.held}.partial")
+
+    @property
+    def held(self) -> Path:
+        """What is held against other runs, whether it is there or not."""
+        return Path(self.staging or self.output)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What is added to an image in place: the groups of labels, and of the table."""
+        labels = tuple(pyramid.path for pyramid in self.pyramids)
+        return (*labels, *((TABLE,) if self.table else ()))
 
     @property
     def work(self) -> Path:
@@ -242,7 +262,7 @@ class RunPlan(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that the result's bytes depend on, as JSON: work of equal identity may be gone on with."""
-        beside = {"name", "output", "model", "window_bytes", "trust_model_code", "audit_windows", "report",
+        beside = {"name", "output", "staging", "model", "window_bytes", "trust_model_code", "audit_windows", "report",
                   "precision_tolerance", "precision_measured"}  # fmt: skip
         facts = self.model_dump(mode="json", exclude=beside)
         if self.content_sha256 is not None:
@@ -277,6 +297,14 @@ class RunPlan(BaseModel):
         return box.insert(1, start, stop)
 
 
+class Target(NamedTuple):
+    """An OME-Zarr image that labels and table are added to: its group's folder, its version, and number of levels."""
+
+    group: str
+    version: Literal["0.4", "0.5"]
+    levels: int
+
+
 class Intent(BaseModel):
     """What a plan is made for, beside the image and the model."""
 
@@ -295,6 +323,7 @@ def make_plan(
     output: Path,
     intent: Intent,
     content_sha256: str | None = None,
+    target: Target | None = None,
 ) -> RunPlan:
     """Decide everything about one image's run. Computes nothing, reads nothing.
 
@@ -314,6 +343,8 @@ def make_plan(
         The device and the memory at hand.
     content_sha256 : str, optional
         Of the image's files, where it shall be known again by them.
+    target : Target, optional
+        The image's own group, where labels and table shall become part of it.
 
     Returns
     -------
@@ -364,7 +395,9 @@ def make_plan(
     return RunPlan.model_validate(
         {
             "name": image.name,
-            "output": str(output / f"{image.name}.ome.zarr"),
+            "output": str(image.result_in(output) if target is None else target.group),
+            "in_place": target is not None,
+            "staging": None if target is None else str(image.result_in(output)),
             "source": info,
             "content_sha256": content_sha256,
             "series": config.series,
@@ -383,8 +416,9 @@ def make_plan(
             "seams": seams,
             "core": full_core,
             "label_chunk": label_chunk,
-            "ome_zarr": config.output.ome_zarr,
-            "copy_image": copy_image,
+            "ome_zarr": config.output.ome_zarr if target is None else target.version,
+            "levels": None if target is None else target.levels,
+            "copy_image": copy_image and target is None,
             "image_chunk": image_chunk,
             "image_shard": image_shard,
             "region": region,

@@ -11,8 +11,9 @@ import zarr
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.printing import short
+from pipeline.stores.metadata import ome_of
 from pipeline.stores.publish import PROVENANCE, read_provenance
-from pipeline.stores.tables import read_table
+from pipeline.stores.tables import open_table, read_table
 from pipeline.views import as_dask, as_xarray
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
     import xarray
 
-__all__ = ["Result", "check_result", "open_result"]
+__all__ = ["FieldResult", "PlateResult", "Result", "check_result", "open_result"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,12 @@ class Result:
         count = self.provenance["objects"]
         return None if count is None else int(count)
 
+    def _one(self) -> Result:
+        """Give what has pixels."""
+        return self
+
     def _level(self, name: str, level: int) -> zarr.Array[Any]:
+        self._one()
         pyramids = {"image": self.image, "semantic": self.semantic, "instances": self.instances,
                     "probabilities": self.probabilities}  # fmt: skip
         levels = pyramids.get(name)
@@ -110,6 +116,34 @@ class Result:
         )
         return as_xarray(group, level, array, channels).rename(name)
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of the table of objects.
+
+        Raises
+        ------
+        StoreError
+            If the result has no table.
+        """
+        with open_table(self.path) as file:
+            return tuple(file.schema_arrow.names)
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Units of the columns of the table of objects, of those that have one.
+
+        Raises
+        ------
+        StoreError
+            If the result has no table.
+        """
+        with open_table(self.path) as file:
+            return {
+                field.name: field.metadata[b"unit"].decode()
+                for field in file.schema_arrow
+                if field.metadata and b"unit" in field.metadata
+            }
+
     @cached_property
     def table(self) -> pd.DataFrame:
         """The table of objects, by label; read once, when it is asked for."""
@@ -151,25 +185,153 @@ class Result:
             import polars as pl
         except ImportError as error:
             raise ConfigError("polars is not installed; install it with: pip install polars") from error
-        return pl.DataFrame(pl.from_arrow(read_table(self.path, columns)))
+        return pl.DataFrame(pl.from_arrow(read_table(self._one().path, columns)))
 
     def to_anndata(self) -> anndata.AnnData:
         """Give the table of objects as AnnData; see `pipeline.exports.to_anndata`."""
         from pipeline.exports import to_anndata
 
-        return to_anndata(self)
+        return to_anndata(self._one())
 
     def write_anndata(self, path: str | Path) -> int:
         """Write the table of objects as AnnData, and give their number; see `pipeline.exports.write_anndata`."""
         from pipeline.exports import write_anndata
 
-        return write_anndata(self, path)
+        return write_anndata(self._one(), path)
 
     def write_geojson(self, path: str | Path) -> int:
         """Write outlines for QuPath, and give their number; see `pipeline.exports.write_geojson`."""
         from pipeline.exports import write_geojson
 
-        return write_geojson(self, path)
+        return write_geojson(self._one(), path)
+
+
+@dataclass(frozen=True)
+class FieldResult:
+    """One field of view of a plate.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder, which is a result of its own.
+    row, column : str
+        Of its well.
+    name : str
+        In its well.
+    acquisition : int, optional
+        In which acquisition it was taken.
+    """
+
+    path: Path
+    row: str
+    column: str
+    name: str
+    acquisition: int | None = None
+
+    @property
+    def well(self) -> str:
+        """Name of its well: row and column, such as ``"B03"``."""
+        return f"{self.row}{self.column}"
+
+    @cached_property
+    def result(self) -> Result:
+        """The result, opened."""
+        return open_result(self.path)
+
+
+@dataclass(frozen=True)
+class PlateResult(Result):
+    """A finished plate, opened for reading; pixels are those of its fields.
+
+    Parameters
+    ----------
+    fields : tuple of FieldResult
+        In the order of the wells.
+    """
+
+    fields: tuple[FieldResult, ...] = ()
+
+    @classmethod
+    def of(cls, folder: Path, provenance: dict[str, Any]) -> PlateResult:
+        """Open a plate whose provenance is known.
+
+        Raises
+        ------
+        StoreError
+            If it is damaged.
+        """
+        try:
+            fields = tuple(
+                FieldResult(folder / entry["path"], entry["row"], entry["column"], entry["name"], entry["acquisition"])
+                for entry in provenance["fields"]
+            )
+        except (KeyError, TypeError) as error:
+            raise StoreError(
+                f"{folder / PROVENANCE}: the provenance is damaged ({type(error).__name__}: {error})"
+            ) from error
+        if not fields:
+            raise StoreError(f"{folder / PROVENANCE}: the provenance is damaged, it lists no fields")
+        return cls(folder, provenance, fields=fields)
+
+    @property
+    def wells(self) -> dict[str, tuple[FieldResult, ...]]:
+        """The fields of each well, by its name, such as ``"B03"``."""
+        names = dict.fromkeys(field.well for field in self.fields)
+        return {name: tuple(field for field in self.fields if field.well == name) for name in names}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.fields[0].result.classes
+
+    @property
+    def objects(self) -> int | None:
+        """Number of objects in all fields."""
+        counts = [field.result.objects for field in self.fields]
+        return None if None in counts else sum(count for count in counts if count is not None)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of the fields' tables."""
+        return self.fields[0].result.columns
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Units of these columns."""
+        return self.fields[0].result.units
+
+    def read_table(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """Read some columns of the tables of all fields into one, all where none are named.
+
+        Parameters
+        ----------
+        columns : sequence of str, optional
+            Their names.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per object. First come ``well``, ``row``, ``column``, ``field``, and ``label``, which tells objects
+            of one field apart.
+
+        Raises
+        ------
+        StoreError
+            If a field has no table, or the tables no such column.
+        """
+        import pandas as pd
+
+        tables = []
+        for each in self.fields:
+            table = each.result.read_table(columns).reset_index()
+            place = {"well": each.well, "row": each.row, "column": each.column, "field": each.name}
+            for at, (name, value) in enumerate(place.items()):
+                table.insert(at, name, value)
+            tables.append(table)
+        return pd.concat(tables, ignore_index=True)
+
+    def _one(self) -> Result:
+        raise StoreError(f"{self.path}: this is a plate; take the result of a field, such as {self.fields[0].path}")
 
 
 def _levels(folder: Path) -> list[zarr.Array[Any]]:
@@ -177,6 +339,17 @@ def _levels(folder: Path) -> list[zarr.Array[Any]]:
     while any((folder / str(len(found)) / name).exists() for name in ("zarr.json", ".zarray")):
         found.append(zarr.open_array(folder / str(len(found)), mode="r"))
     return found
+
+
+def _levels_of_image(folder: Path) -> list[zarr.Array[Any]]:
+    """Open the levels of an image that labels were added to, whatever they are called."""
+    try:
+        paths = [
+            str(level["path"]) for level in ome_of(zarr.open_group(folder, mode="r"))["multiscales"][0]["datasets"]
+        ]
+        return [zarr.open_array(folder / path, mode="r") for path in paths]
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise StoreError(f"{folder}: its image cannot be read ({type(error).__name__}: {error})") from error
 
 
 def check_result(path: str | Path) -> Path:
@@ -219,6 +392,7 @@ def open_result(path: str | Path) -> Result:
     Returns
     -------
     Result
+        Of a plate, a `PlateResult`.
 
     Raises
     ------
@@ -226,10 +400,13 @@ def open_result(path: str | Path) -> Result:
         If it is no result of seamfree.
     """
     folder = Path(path)
+    provenance = read_provenance(folder)
+    if "fields" in provenance:
+        return PlateResult.of(folder, provenance)
     return Result(
         folder,
-        read_provenance(folder),
-        _levels(folder),
+        provenance,
+        _levels_of_image(folder) if provenance.get("in_place") else _levels(folder),
         _levels(folder / "labels" / "semantic"),
         _levels(folder / "labels" / "instances"),
         _levels(folder / "probabilities"),

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.detect import check_detector, learn_detector
 from pipeline.errors import PlanError
@@ -19,22 +19,25 @@ from pipeline.identity import differences
 from pipeline.images.content import content_sha256
 from pipeline.images.discover import check_name
 from pipeline.images.opening import open_image
+from pipeline.images.zarrs import ZarrSource
 from pipeline.models.facts import learn_facts
 from pipeline.package_check import check_pixels
-from pipeline.planning import Intent, RunPlan, make_plan
+from pipeline.planning import Intent, RunPlan, Target, make_plan
 from pipeline.report.writing import report_beside, report_path
 from pipeline.stages import discard, run_stage, stage_names
 from pipeline.stores.hold import hold
-from pipeline.stores.publish import noted_damage, read_provenance, recover, refuse_foreign
+from pipeline.stores.in_place import recover_addition, refuse_taken_names
+from pipeline.stores.publish import PROVENANCE, noted_damage, read_provenance, recover, refuse_foreign
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
     from pipeline.detect import DetectorFacts
     from pipeline.engine.executor import Executor
     from pipeline.images.discover import InputImage
+    from pipeline.images.source import ImageSource
     from pipeline.models.facts import ModelFacts
 
-__all__ = ["ImageReport", "claim", "finished", "prepare", "run_image"]
+__all__ = ["SETTINGS", "ImageReport", "claim", "finished", "prepare", "run_image"]
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +95,8 @@ def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent) 
     """
     model: ModelFacts | None = None
     check_name(image)
+    if image.plate and not config.output.in_place:
+        refuse_foreign(output / f"{image.plate}.ome.zarr")
     if not check_detector(config):
         model = learn_facts(config.model, factory=config.factory, trust=config.trust_model_code, use=config.network_use)
     source = open_image(Path(image.path).absolute(), config.series)
@@ -105,9 +110,27 @@ def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent) 
         for note in source.notes:
             log.warning("%s", note)
         content = content_sha256(source) if config.identify == "content" else None
-        return make_plan(config, image, source.info, facts, output.absolute(), intent, content)
+        target = _find_target(source, config) if config.output.in_place else None
+        return make_plan(config, image, source.info, facts, output.absolute(), intent, content, target)
     finally:
         source.close()
+
+
+def _find_target(source: ImageSource, config: RunConfig) -> Target:
+    """Find the group that labels become a part of.
+
+    Raises
+    ------
+    PlanError
+        If the image is no OME-Zarr, or more is wanted than an image holds beside itself.
+    """
+    path = source.info.path
+    if not isinstance(source, ZarrSource) or source.group is None:
+        raise PlanError(f"{path}: --in-place is for OME-Zarr, this is {source.info.kind}; leave it out")
+    if config.output.probabilities != "none":
+        raise PlanError(f"{path}: --in-place adds labels and tables, and no probabilities; leave one of them out")
+    version: Literal["0.4", "0.5"] = "0.5" if (source.group / "zarr.json").is_file() else "0.4"
+    return Target(str(source.group.absolute()), version, source.levels)
 
 
 @contextmanager
@@ -134,13 +157,18 @@ def claim(plan: RunPlan, *, fresh: bool) -> Iterator[str | None]:
         If there is a finished result of another input, and no `fresh`.
     """
     final = Path(plan.output)
-    refuse_foreign(final)
-    with hold(final):
-        recover(plan.partial, final, plan.work.name)
+    if not plan.in_place:
+        refuse_foreign(final)
+    with hold(plan.held):
+        if plan.in_place:
+            recover_addition(plan.partial, final, plan.parts, plan.ome_zarr, plan.work.name)
+            refuse_taken_names(final, plan.parts)
+        else:
+            recover(plan.partial, final, plan.work.name)
         reason = None
         if fresh:
             discard(plan)
-        elif final.exists():
+        elif (final / PROVENANCE).exists():
             reason = _why_finished(plan, read_provenance(final))
             if damage := noted_damage(final):
                 log.warning("%s: the finished result is damaged and made again: %s", plan.name, ", ".join(damage))
@@ -153,9 +181,10 @@ def claim(plan: RunPlan, *, fresh: bool) -> Iterator[str | None]:
 
 _INPUT = ("shape", "dtype", "size_bytes", "modified_ns")
 
-_SETTINGS = ("series", "network", "use", "weights_sha256", "channels", "instances", "object_classes", "minimum_size",
+SETTINGS = ("series", "network", "use", "weights_sha256", "channels", "instances", "object_classes", "minimum_size",
              "fill_holes", "border", "parting_depth", "table", "probabilities", "precision", "copy_image",
              "ome_zarr", "intensity")  # fmt: skip
+"""Fields of a plan that stand for what the user chose, and not for the image."""
 
 
 def _why_finished(plan: RunPlan, provenance: dict[str, Any]) -> str:
@@ -171,7 +200,7 @@ def _why_finished(plan: RunPlan, provenance: dict[str, Any]) -> str:
             f"image has changed since: {', '.join(changed)}; --fresh replaces it, another -o keeps both"
         )
     # A precision that is chosen by measuring was chosen then.
-    settings = [name for name in _SETTINGS if name != "precision" or not plan.precision_open]
+    settings = [name for name in SETTINGS if name != "precision" or not plan.precision_open]
     changed = differences(held, {name: wanted[name] for name in settings})
     if changed:
         return f"there is a finished result with other settings: {', '.join(changed)}; use --fresh to make it again"

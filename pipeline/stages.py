@@ -35,6 +35,7 @@ from pipeline.scaling import scale_by
 from pipeline.self_check import compare_passes, judge_passes, why_unchecked
 from pipeline.stores.arrays import create_array
 from pipeline.stores.hold import refuse_taken
+from pipeline.stores.in_place import add_to_image, warn_of_consolidated
 from pipeline.stores.publish import fold, publish, write_provenance
 from pipeline.stores.tables import TABLE
 from pipeline.stores.written import checksums_of, witnessing
@@ -83,14 +84,14 @@ def _create(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
     if plan.partial.exists():
         why = why_not_resumed(plan)
         if why is None:
-            check_room(plan, Path(plan.output).parent)
+            check_room(plan, plan.partial.parent)
             log.info("%s: an unfinished run of the same plan is resumed", plan.name)
             return {"resumed": True}
         log.warning("%s: an unfinished result is not gone on with, all is done anew: %s", plan.name, why)
         discard(plan)
     try:
-        Path(plan.output).parent.mkdir(parents=True, exist_ok=True)
-        check_room(plan, Path(plan.output).parent)
+        plan.partial.parent.mkdir(parents=True, exist_ok=True)
+        check_room(plan, plan.partial.parent)
         plan.work.mkdir(parents=True)
     except StoreError:
         raise
@@ -354,6 +355,7 @@ def _publish(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
     provenance = {
         "seamfree": version("seamfree"),
         "input": plan.source.path,
+        "in_place": plan.in_place,
         "digest": plan.digest,
         "plan": plan.model_dump(mode="json", exclude={"output"}),
         "intensity": intensity,
@@ -370,8 +372,13 @@ def _publish(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
         "timings": {"stages": stages, **tiles},
     }
     write_provenance(plan.partial, provenance)
-    drop_report(Path(plan.output))
-    publish(plan.partial, Path(plan.output), replace=True, notes=plan.work.name)
+    drop_report(plan.held)
+    if plan.in_place:
+        if (warning := warn_of_consolidated(Path(plan.output))) is not None:
+            log.warning("%s", warning)
+        add_to_image(plan.partial, Path(plan.output), plan.parts, plan.ome_zarr, plan.work.name)
+    else:
+        publish(plan.partial, Path(plan.output), replace=True, notes=plan.work.name)
     report_beside(plan)
     return {"objects": numbered.get("objects")}
 
@@ -416,7 +423,7 @@ def run_stage(name: str, plan: RunPlan, executor: Executor) -> dict[str, Any]:
         A few facts about it.
     """
     began = perf_counter()
-    refuse_taken(Path(plan.output))
+    refuse_taken(plan.held)
     try:
         facts = _STAGES[name](plan, executor)
     except ImageError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from ome_zarr_models import open_ome_zarr
 from pydantic import ValidationError
 
 from pipeline.errors import ImageError, ModelError, PlanError, SeamfreeError, StoreError
+from pipeline.results import PlateResult
 from pipeline.stores.publish import PROVENANCE, checksum, note_damage, noted_damage, read_provenance
 
 if TYPE_CHECKING:
@@ -73,6 +74,13 @@ def verify(
     """
     folder = Path(path)
     provenance = read_provenance(folder)
+    if "fields" in provenance:
+        checks = [_check_metadata(folder, "", "HCS", "metadata of the plate")]
+        for field in PlateResult.of(folder, provenance).fields:
+            name = field.path.relative_to(folder).as_posix()
+            for each in verify(field.path, audit=audit, windows=windows, seed=seed, workers=workers):
+                checks.append(replace(each, what=f"{name}: {each.what}"))  # noqa: PERF401 (nested twice)
+        return checks
     try:
         plan, checksums = provenance["plan"], dict(provenance["checksums"])
         groups = {"": "Image", "labels": "Labels", "labels/semantic": "ImageLabel"}
@@ -117,8 +125,8 @@ def _note_damage(folder: Path, what: list[str]) -> list[Check]:
     )
 
 
-def _check_metadata(folder: Path, group: str, expected: str) -> Check:
-    what = f"metadata of {group or 'the image'}"
+def _check_metadata(folder: Path, group: str, expected: str, what: str = "") -> Check:
+    what = what or f"metadata of {group or 'the image'}"
     if not any((folder / group / name).exists() for name in ("zarr.json", ".zgroup")):
         return Check(what, passed=False, detail="there are none")
     try:

@@ -50,6 +50,9 @@ Diameter = Annotated[int | None, typer.Option(min=1, help="Largest extent of an 
 OmeZarr = Annotated[
     Literal["0.5", "0.4"] | None, typer.Option("--ome-zarr", help="Version of the results; 0.4 for older readers.")
 ]
+InPlace = Annotated[
+    bool, typer.Option("--in-place", help="Add labels and table to the OME-Zarr that is read, instead of a result.")
+]
 
 
 def settings_of(
@@ -75,6 +78,7 @@ def settings_of(
     resolution: str | None = None,
     tta: bool = False,
     ome_zarr: str | None = None,
+    in_place: bool = False,
 ) -> RunConfig:
     """Lay the command line over the configuration file, and validate both together."""
     from pipeline.config import load_config, make_config
@@ -99,7 +103,7 @@ def settings_of(
     nested: dict[str, dict[str, Any]] = {
         "instances": {"method": instances, "function": function, "diameter": diameter},
         "execution": {"workers": workers, "scheduler": scheduler},
-        "output": {"image": None if image else "none", "ome_zarr": ome_zarr},
+        "output": {"image": None if image else "none", "ome_zarr": ome_zarr, "in_place": in_place or None},
     }
     for section, entries in nested.items():
         chosen = {name: value for name, value in entries.items() if value is not None}

@@ -19,6 +19,7 @@ from pipeline.commands.options import (
     FullyConvolutional,
     Function,
     Head,
+    InPlace,
     Inputs,
     Instances,
     Model,
@@ -39,6 +40,8 @@ from pipeline.printing import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from rich.console import Console
 
     from pipeline.run import ImageReport
 
@@ -80,6 +83,7 @@ def run(
     tta: Tta = False,
     no_image: Annotated[bool, typer.Option("--no-image", help="Leave the image out of the result.")] = False,
     ome_zarr: OmeZarr = None,
+    in_place: InPlace = False,
 ) -> None:
     """Segment images: labels as OME-Zarr, one result for each image."""
     from pipeline.site import start_early
@@ -88,7 +92,7 @@ def run(
         config, model=model, tile=tile, precision=precision, device=device, instances=instances, channels=channel,
         function=function, diameter=diameter, series=series, workers=workers, scheduler=scheduler, image=not no_image,
         factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
-        fully_convolutional=fully_convolutional, resolution=resolution, tta=tta, ome_zarr=ome_zarr,
+        fully_convolutional=fully_convolutional, resolution=resolution, tta=tta, ome_zarr=ome_zarr, in_place=in_place,
     )  # fmt: skip
     start_early(settings)
     from rich.console import Console
@@ -96,21 +100,36 @@ def run(
     from pipeline.batch import segment, write_summary
     from pipeline.display import report_table, show_progress
     from pipeline.images.discover import discover
+    from pipeline.wells import wells_path
 
     console = Console(stderr=True)
-    count = len(discover(inputs))
+    images = discover(inputs)
     reports: list[ImageReport]
-    with show_progress(console, count):
+    with show_progress(console, len(images)):
         if direct:
             reports = list(segment(inputs, output, settings, fresh=fresh))
         else:
             reports = _orchestrator()(inputs=inputs, output=str(output), config=settings, fresh=fresh)
     summary = write_summary(output, reports)
     # A terminal folds long paths; a file or another program gets them whole.
-    Console(width=None if sys.stdout.isatty() else 10_000).print(report_table(reports))
+    terminal = Console(width=None if sys.stdout.isatty() else 10_000)
+    terminal.print(report_table(reports))
+    _show_wells(
+        terminal, [wells_path(output, plate) for plate in {image.plate: None for image in images if image.plate}]
+    )
     typer.echo(printable(f"summary: {summary}"))
     if any(report.status == "failed" for report in reports):
         raise typer.Exit(1)
+
+
+def _show_wells(terminal: Console, summaries: list[Path]) -> None:
+    """Show the wells of plates, as their summaries list them."""
+    from pipeline.display import wells_table
+    from pipeline.wells import read_wells
+
+    for path, summary in read_wells(summaries):
+        terminal.print(wells_table(summary))
+        typer.echo(printable(f"wells: {path}"))
 
 
 def plan(

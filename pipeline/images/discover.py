@@ -1,14 +1,16 @@
-"""From what a user names to a list of images: files, folders, globs."""
+"""From what a user names to a list of images: files, folders, globs; the fields of a plate are images, too."""
 
 from __future__ import annotations
 
 import glob
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError, ImageError
+from pipeline.images.plates import is_plate, is_zarr, read_plate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,10 +40,20 @@ class InputImage:
         Where it lies.
     name : str
         Its result's name: the path below the output folder, with ``/`` and without suffix.
+    place : str, optional
+        Path of its result below the output folder; the name with ``.ome.zarr`` where not given.
+    plate : str, optional
+        Name of the plate's result that its own is a part of.
     """
 
     path: str
     name: str
+    place: str = ""
+    plate: str = ""
+
+    def result_in(self, output: Path) -> Path:
+        """Give the path of its result."""
+        return output / (self.place or f"{self.name}.ome.zarr")
 
 
 def result_name(name: str) -> str:
@@ -73,6 +85,32 @@ def _is_image_name(name: str) -> bool:
     return name.lower().endswith(_SUFFIXES)
 
 
+def _images_in(path: Path, name: str) -> list[InputImage]:
+    """Give the image of a path, or the fields of a plate, each of them an image.
+
+    What cannot be read stays an image, so that it fails when it is opened: a plate, or a well of it.
+    """
+    if not is_plate(path):
+        return [InputImage(str(path), name)]
+    try:
+        layout = read_plate(path)
+    except ImageError:
+        return [InputImage(str(path), name)]
+    inside = [*(field.path for field in layout.fields), *layout.unreadable]
+    return [InputImage(str(path / part), f"{name}/{part}", f"{name}.ome.zarr/{part}", name) for part in inside]
+
+
+def _is_result(folder: Path) -> bool:
+    """Say whether a folder is a result of seamfree, and not an image that labels were added to."""
+    try:
+        facts = json.loads((folder / "seamfree.json").read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError):
+        return True
+    return not (isinstance(facts, dict) and facts.get("in_place"))
+
+
 def _walk(folder: Path) -> Iterator[Path]:
     """Give the images below a folder, in the order of their names; a Zarr is one image, hidden names are none."""
     seen: set[tuple[int, int]] = set()
@@ -82,7 +120,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         # Not `Path.is_dir`, which fails for a link that leads to itself.
         is_folder = os.path.isdir(here)  # noqa: PTH112
         if here is not folder and here.name.lower().endswith(".zarr"):
-            if is_folder and not os.path.lexists(here / "seamfree.json"):
+            if is_folder and not _is_result(here):
                 yield here
         elif is_folder:
             waiting += reversed(_children(here, seen))
@@ -112,8 +150,8 @@ def discover(inputs: Sequence[str]) -> list[InputImage]:
     Parameters
     ----------
     inputs : sequence of str
-        Files, folders (searched in depth; a folder ending in ``.zarr`` is one image), or globs. Results of former
-        runs, hidden files and unfinished ones are left out of folders.
+        Files, folders (searched in depth; a folder ending in ``.zarr`` is one image, or a plate whose fields are
+        images), or globs. Results of former runs, hidden files and unfinished ones are left out of folders.
 
     Returns
     -------
@@ -130,20 +168,22 @@ def discover(inputs: Sequence[str]) -> list[InputImage]:
         path = Path(given)
         shown = given if len(given) < _LONGEST_SHOWN else f"{given[:_LONGEST_SHOWN]}..."
         # Not `Path.is_dir`, which fails for names that no file can have.
-        if os.path.isdir(path) and not path.name.lower().endswith(".zarr"):  # noqa: PTH112
+        if os.path.isdir(path) and not path.name.lower().endswith(".zarr") and not is_zarr(path):  # noqa: PTH112
             images = [
-                InputImage(str(image), (image.parent.relative_to(path) / result_name(image.name)).as_posix())
+                found
                 for image in _walk(path)
+                for found in _images_in(image, (image.parent.relative_to(path) / result_name(image.name)).as_posix())
             ]
             if not images:
                 raise ConfigError(f"{shown}: no images in this folder (looked for {', '.join(_SUFFIXES)})")
         elif os.path.lexists(path):
-            images = [InputImage(str(path), result_name(path.absolute().name))]
+            images = _images_in(path, result_name(path.absolute().name))
         elif glob.has_magic(given):
             images = [
-                InputImage(str(match), result_name(match.name))
+                found
                 for match in map(Path, sorted(glob.glob(given, recursive=True)))  # noqa: PTH207 (it may be absolute)
                 if _is_image_name(match.name)
+                for found in _images_in(match, result_name(match.name))
             ]
             if not images:
                 raise ConfigError(f"{shown}: no image matches")
@@ -151,8 +191,11 @@ def discover(inputs: Sequence[str]) -> list[InputImage]:
             raise ConfigError(f"{shown}: no such file or folder")
         found.extend(images)
     by_name: dict[str, InputImage] = {}
+    plates = {image.plate: image for image in found if image.plate}
     for image in found:
         other = by_name.setdefault(image.name, image)
+        if not image.plate and image.name in plates:
+            other = plates[image.name]
         if other.path != image.path:
             raise ConfigError(
                 f"{other.path} and {image.path} would share the result {image.name}.ome.zarr; rename one or run them "

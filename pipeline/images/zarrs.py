@@ -17,6 +17,7 @@ from ome_zarr_models.v05.image import ImageAttrs as ImageAttrs05
 from pydantic import ValidationError
 
 from pipeline.errors import ImageError
+from pipeline.images.plates import read_plate
 from pipeline.images.source import AXES, ImageInfo, check_type
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class ZarrSource:
         self._level = level
         self.levels = 1
         self._groups = [path]
+        self._group: Path | None = None
         self._notes: list[str] = []
         node = self._open_node(path)
         if isinstance(node, zarr.Group):
@@ -80,6 +82,11 @@ class ZarrSource:
     def notes(self) -> tuple[str, ...]:
         """What a user should know; see `ImageSource.notes`."""
         return tuple(self._notes)
+
+    @property
+    def group(self) -> Path | None:
+        """Folder of the OME-Zarr image's group; None for a plain array."""
+        return self._group
 
     def _open_node(self, path: Path) -> zarr.Group | zarr.Array[Any]:
         try:
@@ -128,7 +135,9 @@ class ZarrSource:
         if not isinstance(described, dict):
             raise ImageError(f"{self._path}: the OME-Zarr metadata are not a mapping")
         if "plate" in described:
-            raise ImageError(f"{self._path}: this is a plate; give the image of a well, such as {self._path}/A/1/0")
+            first = read_plate(self._path).fields[:1]
+            such = f", such as {self._path}/{first[0].path}" if first else ""
+            raise ImageError(f"{self._path}: this is a plate; give the image of a well{such}")
         if "multiscales" not in described:
             # Not `group.members()`, which warns of every other file in the folder.
             nodes = [
@@ -152,7 +161,7 @@ class ZarrSource:
             raise ImageError(f"{self._path}: invalid OME-Zarr metadata: {place}: {found['msg']}") from error
         names = [str(axis.name).upper() for axis in multiscale.axes]
         dataset, self.levels = multiscale.datasets[self._level], len(multiscale.datasets)
-        folder = Path(group.store_path.store.root) / group.path  # type: ignore[attr-defined]
+        folder = self._group = Path(group.store_path.store.root) / group.path  # type: ignore[attr-defined]
         array = self._open_node(self._inside(folder, dataset.path))
         if not isinstance(array, zarr.Array) or array.ndim != len(names):
             raise ImageError(f"{self._path}: {dataset.path!r} is not an array of the axes {names}")

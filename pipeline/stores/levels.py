@@ -16,7 +16,9 @@ SMALLEST_LEVEL = 256
 """A pyramid ends with the first level whose longer edge is not above this."""
 
 
-def level_shapes(shape: Sequence[int], smallest: int = SMALLEST_LEVEL) -> list[tuple[int, ...]]:
+def level_shapes(
+    shape: Sequence[int], smallest: int = SMALLEST_LEVEL, count: int | None = None
+) -> list[tuple[int, ...]]:
     """Give the shapes of all levels of a pyramid, the finest first.
 
     Each level halves Y and X, the last two axes, and rounds up. Other axes keep their length.
@@ -27,6 +29,8 @@ def level_shapes(shape: Sequence[int], smallest: int = SMALLEST_LEVEL) -> list[t
         Shape of the finest level, ending with Y and X.
     smallest : int, optional
         The last level is the first whose longer edge, of Y and X, is not above this.
+    count : int, optional
+        So many levels instead.
 
     Raises
     ------
@@ -38,7 +42,7 @@ def level_shapes(shape: Sequence[int], smallest: int = SMALLEST_LEVEL) -> list[t
     if smallest < 1:
         raise GeometryError(f"the longer edge of a pyramid's last level cannot be {smallest}; at least 1")
     levels = [tuple(shape)]
-    while max(levels[-1][-2:]) > smallest:
+    while len(levels) < count if count is not None else max(levels[-1][-2:]) > smallest:
         *others, height, width = levels[-1]
         levels.append((*others, -(-height // 2), -(-width // 2)))
     return levels

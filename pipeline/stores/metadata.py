@@ -30,6 +30,7 @@ __all__ = [
     "group_of",
     "ome_of",
     "relative_source",
+    "write_group",
     "write_image_group",
     "write_label_group",
     "write_labels_as_image",
@@ -154,8 +155,25 @@ def ome_of(group: zarr.Group) -> Any:  # noqa: ANN401 (whatever stands there)
     return attributes.get("ome", attributes)
 
 
-def _write(group: Path, version: Version, models: dict[Version, type[BaseModel]], values: dict[str, Any]) -> None:
-    """Make a group with these attributes, or give them to the one that is there."""
+def write_group(group: Path, version: Version, models: dict[Version, type[BaseModel]], values: dict[str, Any]) -> None:
+    """Make a group with these attributes, or give them to the one that is there.
+
+    Parameters
+    ----------
+    group : Path
+        Folder of the group.
+    version : {"0.5", "0.4"}
+        Of OME-Zarr.
+    models : dict of str to type
+        What validates the attributes of each version.
+    values : dict
+        The attributes, but for the version that 0.5 says once.
+
+    Raises
+    ------
+    StoreError
+        If the disk refuses.
+    """
     given = {"version": version} if version == "0.5" else {}
     attributes = models[version].model_validate(given | values)
     dumped: dict[str, Any] = attributes.model_dump(mode="json", by_alias=True, exclude_none=True)
@@ -208,7 +226,7 @@ def write_image_group(
         ]
     )
     pyramid = space.multiscale(name, levels, "mean", version=version)
-    _write(group, version, _IMAGE, {"multiscales": [pyramid], "omero": omero.model_dump(mode="json")})
+    write_group(group, version, _IMAGE, {"multiscales": [pyramid], "omero": omero.model_dump(mode="json")})
 
 
 def write_label_group(
@@ -252,7 +270,7 @@ def write_label_group(
     if source is not None:
         label["source"] = Source(image=source)
     pyramid = space.multiscale(name, levels, "nearest", version=version)
-    _write(group, version, _LABEL, {"image-label": label, "multiscales": [pyramid]})
+    write_group(group, version, _LABEL, {"image-label": label, "multiscales": [pyramid]})
 
 
 def write_labels_as_image(
@@ -279,9 +297,9 @@ def write_labels_as_image(
         Of OME-Zarr.
     """
     pyramid = space.multiscale(name, levels, "nearest", folder=f"labels/{labels}/", version=version)
-    _write(group, version, _IMAGE, {"multiscales": [pyramid]})
+    write_group(group, version, _IMAGE, {"multiscales": [pyramid]})
 
 
 def write_labels_list(group: Path, names: list[str], version: Version = "0.5") -> None:
     """Say which label images there are."""
-    _write(group, version, _LABELS, {"labels": names})
+    write_group(group, version, _LABELS, {"labels": names})

@@ -18,6 +18,7 @@ __all__ = [
     "PROVENANCE",
     "checksum",
     "file_digests",
+    "flush",
     "fold",
     "is_complete",
     "leftovers",
@@ -186,7 +187,9 @@ def refuse_foreign(final: Path) -> None:
         raise StoreError(f"{final}: there is something that seamfree has not made; choose another -o, or move it away")
 
 
-def publish(partial: Path, final: Path, *, replace: bool, notes: str = ".work") -> None:
+def publish(
+    partial: Path, final: Path, *, replace: bool, notes: str = ".work", written: Iterable[Path] | None = None
+) -> None:
     """Give a complete result its name.
 
     Everything is flushed to the disk first, so that what has the name is whole after a power failure, too. Done again
@@ -203,6 +206,8 @@ def publish(partial: Path, final: Path, *, replace: bool, notes: str = ".work") 
     notes : str, optional
         Name of a folder in `partial` that is no part of the result, if there is one. It is taken away in one step, as
         late as possible: while it is there, an interrupted run can be resumed; once it is gone, see `is_complete`.
+    written : iterable of Path, optional
+        The only files that may not be on the disk yet, where all others were published before; else all are flushed.
 
     Raises
     ------
@@ -217,9 +222,16 @@ def publish(partial: Path, final: Path, *, replace: bool, notes: str = ".work") 
         raise StoreError(f"{partial}: not complete, there is no {PROVENANCE} in it; run again")
     aside = _aside(final)
     try:
-        for path in leftovers(partial):
-            path.unlink()
-        _flush(partial, besides=notes)
+        if written is None:
+            for path in leftovers(partial):
+                path.unlink()
+            flush(partial, besides=notes)
+        else:
+            files = {*written, partial / PROVENANCE}
+            for path in files:
+                _flush_file(path)
+            for folder in {path.parent for path in files}:
+                _flush_folder(folder)
         if aside.exists():
             shutil.rmtree(aside)
         aside.mkdir()
@@ -270,7 +282,7 @@ def _aside(final: Path) -> Path:
     return final.with_name(f".{final.name}.old")
 
 
-def _flush(folder: Path, besides: str) -> None:
+def flush(folder: Path, besides: str = "") -> None:
     """Have a folder's files and names on the disk, but for those of one folder in it."""
     for where, folders, names in os.walk(folder):
         if Path(where) == folder and besides in folders:

@@ -231,7 +231,7 @@ ZARRS: list[Case] = [
     failed("an array with a NUL", group(at("0\0")), OUTSIDE),
     failed("an array that is not there", group(at("9")), r"a\.zarr/9: this folder is not a Zarr"),
     failed("a series above", series, OUTSIDE),
-    failed("a plate", plate, r"a\.zarr: this is a plate; give the image of a well"),
+    failed("a plate", plate, r"a\.zarr: invalid plate metadata: the well '\.\./\.\./B/1' is not named ROW/COLUMN"),
     failed("two arrays", two, r"a\.zarr: this Zarr group has no OME-Zarr metadata and holds 2 arrays; give one"),
     failed(
         "axes that are none",

@@ -165,7 +165,7 @@ def contents(out: Path) -> dict[str, bytes]:
             content = path.read_bytes()
             if path.name == "seamfree.json":
                 facts = json.loads(content)
-                del facts["timings"]
+                facts.pop("timings", None)
                 content = json.dumps(facts, indent=2).encode()
             if path.name == "run-summary.json":
                 facts = json.loads(content)

@@ -287,7 +287,7 @@ def test_a_single_image_has_no_further_series(tmp_path: Path) -> None:
 def test_of_a_plate_a_well_must_be_given(tmp_path: Path, more: dict[str, Any]) -> None:
     group = zarr.open_group(tmp_path / "a.zarr", mode="w")
     group.attrs.update({"ome": {"version": "0.5", "plate": {"wells": []}, **more}})
-    with pytest.raises(ImageError, match="this is a plate; give the image of a well"):
+    with pytest.raises(ImageError, match="invalid plate metadata: a plate without wells"):
         open_image(tmp_path / "a.zarr")
 
 

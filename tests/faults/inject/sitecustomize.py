@@ -105,6 +105,7 @@ PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "pipeline.engine.executor": count_jobs,
     "pipeline.engine.ledger": _patch_ledger,
     "pipeline.stores.publish": lambda module: around(module, "publish", within="publishing"),
+    "pipeline.stores.in_place": lambda module: around(module, "add_to_image", within="publishing"),
     "pipeline.stages": lambda module: around(module, "run_stage", before="between stages"),
 }
 STEPS = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree"}
