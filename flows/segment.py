@@ -141,11 +141,7 @@ def segment_folder(
     reports: list[ImageReport] = []
     with (
         tags("seamfree", config.model),
-        open_batch(config, inputs, folder, fresh=fresh) as (
-            images,
-            site,
-            address,
-        ),
+        open_batch(config, inputs, folder, fresh=fresh) as (images, site, address),
     ):
         for image in images:
             began = perf_counter()
@@ -162,8 +158,8 @@ def segment_folder(
             reports.append(report)
             write_summary(folder, reports)
             tell(ImageFinished(image.name, report.status))
-    reports = finish_plates(images, reports, folder, config)
-    write_summary(folder, reports)
+        reports = finish_plates(images, reports, folder, config)
+        write_summary(folder, reports)
     _publish_summary(reports)
     return reports
 

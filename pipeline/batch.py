@@ -17,7 +17,7 @@ from pipeline.checking import check_settings
 from pipeline.engine.cluster import check_scheduler, connect, open_cluster
 from pipeline.errors import ConfigError, SeamfreeError, StoreError
 from pipeline.images.discover import InputImage, discover
-from pipeline.plates import finish_plates, settle_places
+from pipeline.plates import finish_plates, hold_plates
 from pipeline.precision import settle_precision
 from pipeline.printing import in_one_line, unexpected
 from pipeline.progress import ImageFinished, ImageStarted, tell
@@ -129,9 +129,8 @@ def open_batch(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{output}: cannot be used as output folder ({error.strerror or error})") from error
-    images = settle_places(images, output, fresh=fresh, in_place=config.output.in_place)
-    with open_cluster(site.cluster) as address:
-        yield images, site, address
+    with hold_plates(images, output, config, fresh=fresh) as held, open_cluster(site.cluster) as address:
+        yield held, site, address
 
 
 def segment(
@@ -177,8 +176,8 @@ def segment(
         for image in images:
             reports.append(attempt(settings, image, folder, site.intent, executor, fresh=fresh))
             write_summary(folder, reports)
-    reports = finish_plates(images, reports, folder, settings)
-    write_summary(folder, reports)
+        reports = finish_plates(images, reports, folder, settings)
+        write_summary(folder, reports)
     return reports
 
 

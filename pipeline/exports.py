@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import zarr
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.measure.outlines import outline
+from pipeline.stores.replacing import replacing
 from pipeline.stores.tables import TABLE, open_table
 
 if TYPE_CHECKING:
@@ -90,25 +90,9 @@ def write_anndata(result: Result, path: str | Path) -> int:
         If the result has no table, or the file cannot be written.
     """
     table = to_anndata(result)
-    with _replacing(Path(path)) as beside:
+    with replacing(Path(path)) as beside:
         table.write_h5ad(beside)
     return int(table.n_obs)
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """Give a name to write under; what is there takes the target's place, or goes if the writing fails."""
-    beside = target.with_name(f"{target.name}.partial")
-    try:
-        yield beside
-        beside.replace(target)
-    except BaseException as error:
-        # Where nothing was made, there is nothing to remove either.
-        if beside.is_file():
-            beside.unlink()
-        if isinstance(error, OSError) and not isinstance(error, StoreError):
-            raise StoreError(f"{target}: cannot be written ({error.strerror or error})") from error
-        raise
 
 
 def write_geojson(result: Result, path: str | Path) -> int:
@@ -141,7 +125,7 @@ def write_geojson(result: Result, path: str | Path) -> int:
     with open_table(result.path):
         pass
     count = 0
-    with _replacing(Path(path)) as beside, beside.open("w", encoding="utf-8") as file:
+    with replacing(Path(path)) as beside, beside.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         for feature in _features(result):
             file.write((",\n" if count else "\n") + json.dumps(feature, allow_nan=False))

@@ -8,7 +8,7 @@ from functools import cached_property
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,6 +18,7 @@ from pipeline.detect import DetectorCard, DetectorFacts, DetectorFunction
 from pipeline.errors import PlanError
 from pipeline.geometry import Box, Footprint, TileGrid
 from pipeline.images.source import ImageInfo
+from pipeline.intent import Intent, Target
 from pipeline.measure.units import in_one_unit
 from pipeline.models.architecture import UNetConfig
 from pipeline.models.card import IntensityRule
@@ -297,24 +298,6 @@ class RunPlan(BaseModel):
         return box.insert(1, start, stop)
 
 
-class Target(NamedTuple):
-    """An OME-Zarr image that labels and table are added to: its group's folder, its version, and number of levels."""
-
-    group: str
-    version: Literal["0.4", "0.5"]
-    levels: int
-
-
-class Intent(BaseModel):
-    """What a plan is made for, beside the image and the model."""
-
-    model_config = ConfigDict(frozen=True)
-
-    device: Literal["cpu", "cuda"]
-    worker_memory: int
-    """Bytes that one worker process may use."""
-
-
 def make_plan(
     config: RunConfig,
     image: InputImage,
@@ -397,7 +380,7 @@ def make_plan(
             "name": image.name,
             "output": str(image.result_in(output) if target is None else target.group),
             "in_place": target is not None,
-            "staging": None if target is None else str(image.result_in(output)),
+            "staging": None if target is None else str(image.staging_in(output)),
             "source": info,
             "content_sha256": content_sha256,
             "series": config.series,

@@ -6,8 +6,8 @@ then come its rows, its wells, and itself, and last of all the name.
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
+import shutil
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import groupby
@@ -17,25 +17,30 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import SeamfreeError, StoreError
 from pipeline.identity import differences
 from pipeline.images.plates import PlateField, PlateLayout, read_plate
+from pipeline.report.writing import drop_reports, reports_of
 from pipeline.run import SETTINGS, ImageReport
-from pipeline.stores.hold import hold
-from pipeline.stores.plates import write_plate
+from pipeline.stores.hold import EXPIRY, hold
+from pipeline.stores.plates import check_plate, write_plate
 from pipeline.stores.publish import publish, read_provenance, recover, refuse_foreign, write_provenance
 from pipeline.wells import summarise_wells, wells_path, write_wells
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pipeline.config import RunConfig
     from pipeline.images.discover import InputImage
 
-__all__ = ["finish_plates", "settle_places"]
+__all__ = ["finish_plates", "hold_plates"]
 
 
-def settle_places(
-    images: Sequence[InputImage], output: Path, *, fresh: bool, in_place: bool = False
-) -> list[InputImage]:
-    """Say of each field of a plate whether its result belongs into a finished plate or into an unfinished one.
+@contextmanager
+def hold_plates(
+    images: Sequence[InputImage], output: Path, config: RunConfig, *, fresh: bool
+) -> Iterator[list[InputImage]]:
+    """Hold the plates that images are fields of against other runs, and say of each field where its result belongs.
+
+    It belongs into a finished plate, or into an unfinished one. The fields of a plate that no run may work on now, or
+    that could not become one in the end, are refused one by one, before work starts; other images are not concerned.
 
     Parameters
     ----------
@@ -43,31 +48,55 @@ def settle_places(
         All images of a run.
     output : Path
         Folder under which results go.
+    config : RunConfig
+        All settings.
     fresh : bool
         Whether to start over: then a finished plate stays as it is until a new one takes its place.
-    in_place : bool
-        Whether results become part of the plates that they are made of: then there are no other plates.
 
-    Raises
+    Yields
     ------
-    StoreError
-        If another run is just finishing a plate, or the disk refuses.
+    list of InputImage
+        In the same order.
     """
-    if in_place:
-        return list(images)
-    settled: dict[str, bool] = {}
-    for plate in {image.plate: None for image in images if image.plate}:
-        final, partial = _folders(output, plate)
-        if partial.exists():
-            with hold(final):
-                recover(partial, final)
-        settled[plate] = final.exists() and not fresh
-    return [
-        image
-        if not image.plate or settled[image.plate]
-        else replace(image, place=f"{image.plate}.ome.zarr.partial/{image.name.removeprefix(f'{image.plate}/')}")
-        for image in images
-    ]
+    sources = {image.plate: _source_of(image) for image in images if image.plate}
+    with ExitStack() as held:
+        places: dict[str, str] = {}
+        refused: dict[str, str] = {}
+        for plate, source in sources.items():
+            try:
+                layout = read_plate(source)
+                if not config.output.in_place:
+                    check_plate(layout.described, config.output.ome_zarr)
+                    places[plate] = _take(plate, output, held, fresh=fresh)
+            except SeamfreeError as error:
+                refused[plate] = str(error)
+        yield [
+            replace(
+                image,
+                place=image.place.replace(f"{image.plate}.ome.zarr/", f"{places.get(image.plate, '')}/", 1)
+                if image.plate in places
+                else image.place,
+                refused=refused.get(image.plate, ""),
+            )
+            for image in images
+        ]
+
+
+def _take(plate: str, output: Path, held: ExitStack, *, fresh: bool) -> str:
+    """Hold a plate's result, finish what an interrupted run was about to, and give its folder as it is called now."""
+    final, partial = _folders(output, plate)
+    refuse_foreign(final)
+    held.enter_context(hold(final))
+    recover(partial, final)
+    if final.exists() and not partial.exists():
+        _give_reports_their_name(final, partial)
+    chosen = final if final.exists() and not fresh else partial
+    return chosen.relative_to(output).as_posix()
+
+
+def _source_of(field: InputImage) -> Path:
+    """Give the plate that a field lies in."""
+    return Path(field.path.removesuffix(field.name.removeprefix(field.plate)))
 
 
 def finish_plates(
@@ -78,7 +107,7 @@ def finish_plates(
     Parameters
     ----------
     images : sequence of InputImage
-        All images of a run, as `settle_places` gave them; the fields of a plate follow one another.
+        All images of a run, as `hold_plates` gave them, still held; the fields of a plate follow one another.
     reports : sequence of ImageReport
         What became of each.
     output : Path
@@ -98,9 +127,11 @@ def finish_plates(
         if not plate:
             found += own
             continue
-        first = pairs[0][0]
-        source = Path(first.path.removesuffix(first.name.removeprefix(plate)))
+        source = _source_of(pairs[0][0])
         try:
+            refused = [image.refused for image, _ in pairs if image.refused]
+            if refused:
+                raise StoreError(refused[0])
             found += _Making(plate, source, own, output, config).finish()
         except SeamfreeError as error:
             reason = " ".join(str(error).split())
@@ -138,12 +169,14 @@ class _Making:
             )
             return [*reports, replace(report, status="failed", result=None, reason=reason)]
         if self.config.output.in_place:
-            self._add(fields, missing)
-            _clear(self.output, self.plate)
+            with hold(self.final, patience=EXPIRY):
+                write_provenance(self.source, self._facts(fields, missing))
+            _clear(self.output / f"{self.plate}.in-place")
         elif any(Path(str(each.result)).is_relative_to(self.partial.absolute()) for each in self.done.values()):
-            with hold(self.final):
-                self._publish(fields, missing)
+            self._publish(fields, missing)
             reports = [replace(each, result=self._place(each)) for each in reports]
+        else:
+            self._extend(fields, missing)
         return [*reports, replace(report, objects=self._count(fields))]
 
     def _count(self, fields: list[PlateField]) -> int | None:
@@ -160,26 +193,35 @@ class _Making:
     def _publish(self, fields: list[PlateField], missing: list[ImageReport]) -> None:
         """Give the plate its metadata and its name."""
         refuse_foreign(self.final)
-        held = self._provenance_of(fields)
-        wells = {key: [(field.name, field.acquisition) for field in own] for key, own in _by_well(fields).items()}
-        ome_zarr = next(iter(held.values()))["plan"]["ome_zarr"]
-        written = write_plate(self.partial, self.layout.described, wells, ome_zarr)
-        write_provenance(self.partial, self._facts(fields, missing, held))
+        facts = self._facts(fields, missing)
+        _tidy(self.partial)
+        written = self._describe(fields)
+        write_provenance(self.partial, facts)
+        drop_reports(self.final)
         publish(self.partial, self.final, replace=True, written=written)
+        _give_reports_their_name(self.final, self.partial)
 
-    def _add(self, fields: list[PlateField], missing: list[ImageReport]) -> None:
-        """Note in the plate itself that its fields have labels."""
-        held = self._provenance_of(fields)
-        write_provenance(self.source, self._facts(fields, missing, held))
+    def _extend(self, fields: list[PlateField], missing: list[ImageReport]) -> None:
+        """Have a finished plate list fields that it has gained, be it that they were left out or not taken before."""
+        facts, noted = self._facts(fields, missing), read_provenance(self.final)
+        if {name: noted.get(name) for name in _LISTED} != {name: facts[name] for name in _LISTED}:
+            _tidy(self.final)
+            self._describe(fields)
+            write_provenance(self.final, facts)
 
-    def _provenance_of(self, fields: list[PlateField]) -> dict[str, dict[str, Any]]:
-        held = {field.path: read_provenance(self.partial / field.path) for field in fields}
+    def _describe(self, fields: list[PlateField]) -> list[Path]:
+        wells = {key: [(field.name, field.acquisition) for field in own] for key, own in _by_well(fields).items()}
+        version = read_provenance(self._folder / fields[0].path)["plan"]["ome_zarr"]
+        return write_plate(self._folder, self.layout.described, wells, version)
+
+    @property
+    def _folder(self) -> Path:
+        """Where the fields' results are now."""
+        return self.partial if self.partial.exists() else self.final
+
+    def _facts(self, fields: list[PlateField], missing: list[ImageReport]) -> dict[str, Any]:
+        held = {field.path: read_provenance(self._folder / field.path) for field in fields}
         _check_alike(self.plate, held)
-        return held
-
-    def _facts(
-        self, fields: list[PlateField], missing: list[ImageReport], held: dict[str, dict[str, Any]]
-    ) -> dict[str, Any]:
         return {
             "seamfree": version("seamfree"),
             "input": str(self.source.absolute()),
@@ -199,11 +241,44 @@ class _Making:
         }
 
 
-def _clear(output: Path, plate: str) -> None:
-    """Remove the empty folders in which unfinished results of a plate were."""
-    for folder, _, _ in os.walk(output / f"{plate}.ome.zarr", topdown=False):
-        with suppress(OSError):  # not empty, and so not ours to remove
-            Path(folder).rmdir()
+_LISTED = ("fields", "missing")
+
+
+def _tidy(plate: Path) -> None:
+    """Remove what runs have left beside the fields of a plate that this one holds: of fields that it does without.
+
+    Raises
+    ------
+    StoreError
+        If the disk refuses.
+    """
+    try:
+        for well in plate.glob("*/*"):
+            for path in sorted(well.iterdir()) if well.is_dir() else []:
+                if path.name.endswith(".partial") and path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name.startswith(".") and path.name.endswith(".lock"):
+                    path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{plate}: cannot be tidied up ({error.strerror or error})") from error
+    _clear(plate)
+
+
+def _give_reports_their_name(final: Path, partial: Path) -> None:
+    """Have the reports of the fields of a plate that has just been published lie where those of finished plates do."""
+    if reports_of(partial).exists():
+        drop_reports(final)
+        try:
+            reports_of(partial).rename(reports_of(final))
+        except OSError as error:
+            raise StoreError(f"{reports_of(final)}: cannot be made ({error.strerror or error})") from error
+
+
+def _clear(folder: Path) -> None:
+    """Remove the empty folders in which unfinished results of a plate were; fields themselves are never empty."""
+    for well in [*folder.glob("*/*"), *folder.glob("*"), folder]:
+        with suppress(OSError):  # not empty, or no folder
+            well.rmdir()
 
 
 def _folders(output: Path, plate: str) -> tuple[Path, Path]:

@@ -205,6 +205,12 @@ class Result:
 
         return write_geojson(self._one(), path)
 
+    def write_ome_tiff(self, path: str | Path) -> list[str]:
+        """Write image and labels as one OME-TIFF, and say what is in it; see `pipeline.export_tiff`."""
+        from pipeline.export_tiff import write_result_as_tiff
+
+        return write_result_as_tiff(self._one(), path)
+
 
 @dataclass(frozen=True)
 class FieldResult:
@@ -269,6 +275,13 @@ class PlateResult(Result):
             raise StoreError(
                 f"{folder / PROVENANCE}: the provenance is damaged ({type(error).__name__}: {error})"
             ) from error
+        for each in fields:
+            names = (each.row, each.column, each.name)
+            if ".." in names or each.path.parts != (*folder.parts, *names):
+                raise StoreError(
+                    f"{folder / PROVENANCE}: the provenance is damaged, it names {str(each.path)!r}, which is no field "
+                    f"of the plate"
+                )
         if not fields:
             raise StoreError(f"{folder / PROVENANCE}: the provenance is damaged, it lists no fields")
         return cls(folder, provenance, fields=fields)

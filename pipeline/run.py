@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.detect import check_detector, learn_detector
-from pipeline.errors import PlanError
+from pipeline.errors import PlanError, StoreError
 from pipeline.identity import differences
 from pipeline.images.content import content_sha256
 from pipeline.images.discover import check_name
@@ -95,8 +95,8 @@ def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent) 
     """
     model: ModelFacts | None = None
     check_name(image)
-    if image.plate and not config.output.in_place:
-        refuse_foreign(output / f"{image.plate}.ome.zarr")
+    if image.refused:
+        raise StoreError(image.refused)
     if not check_detector(config):
         model = learn_facts(config.model, factory=config.factory, trust=config.trust_model_code, use=config.network_use)
     source = open_image(Path(image.path).absolute(), config.series)
@@ -130,7 +130,7 @@ def _find_target(source: ImageSource, config: RunConfig) -> Target:
     if config.output.probabilities != "none":
         raise PlanError(f"{path}: --in-place adds labels and tables, and no probabilities; leave one of them out")
     version: Literal["0.4", "0.5"] = "0.5" if (source.group / "zarr.json").is_file() else "0.4"
-    return Target(str(source.group.absolute()), version, source.levels)
+    return Target(str(source.group.absolute()), version, len(source.levels))
 
 
 @contextmanager
@@ -159,9 +159,9 @@ def claim(plan: RunPlan, *, fresh: bool) -> Iterator[str | None]:
     final = Path(plan.output)
     if not plan.in_place:
         refuse_foreign(final)
-    with hold(plan.held):
+    with hold(plan.held), hold(final) if plan.in_place else nullcontext():
         if plan.in_place:
-            recover_addition(plan.partial, final, plan.parts, plan.ome_zarr, plan.work.name)
+            recover_addition(plan.partial, final, plan.work.name)
             refuse_taken_names(final, plan.parts)
         else:
             recover(plan.partial, final, plan.work.name)
@@ -173,7 +173,7 @@ def claim(plan: RunPlan, *, fresh: bool) -> Iterator[str | None]:
             if damage := noted_damage(final):
                 log.warning("%s: the finished result is damaged and made again: %s", plan.name, ", ".join(damage))
                 reason = None
-            elif not report_path(final).exists():
+            elif not report_path(plan.held).exists():
                 # A run was killed after it had published the result.
                 report_beside(plan)
         yield reason

@@ -357,7 +357,7 @@ def _publish(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
         "input": plan.source.path,
         "in_place": plan.in_place,
         "digest": plan.digest,
-        "plan": plan.model_dump(mode="json", exclude={"output"}),
+        "plan": plan.model_dump(mode="json", exclude={"output", "staging"}),
         "intensity": intensity,
         "self_check": checked if checked is not None else {"not_made": why_unchecked(plan)},
         "objects": numbered.get("objects"),
@@ -376,7 +376,7 @@ def _publish(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
     if plan.in_place:
         if (warning := warn_of_consolidated(Path(plan.output))) is not None:
             log.warning("%s", warning)
-        add_to_image(plan.partial, Path(plan.output), plan.parts, plan.ome_zarr, plan.work.name)
+        add_to_image(plan.partial, Path(plan.output), plan.work.name)
     else:
         publish(plan.partial, Path(plan.output), replace=True, notes=plan.work.name)
     report_beside(plan)

@@ -59,7 +59,7 @@ def summarise_wells(wells: Mapping[tuple[str, str], Sequence[Path]]) -> pd.DataF
             entry |= {"area_unit": units.get("area_physical")}
             entry |= {name: table[name].mean() for name in means}
         rows.append(entry)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["well", "row", "column", "fields", "objects"])
 
 
 def write_wells(path: Path, summary: pd.DataFrame) -> None:

@@ -81,8 +81,11 @@ def test_a_plate_of_the_same_layout_comes_out(
         np.testing.assert_array_equal(field.result.instances[0][:], open_result(str(alone.result)).instances[0][:])
     assert all(check.passed for check in verify(plate.path))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "P.ome.zarr", "P.wells.csv", "run-summary.json",
+        "P.ome.zarr", "P.reports", "P.wells.csv", "run-summary.json",
     ]  # fmt: skip
+    pages = sorted(path.relative_to(tmp_path / "out" / "P.reports").as_posix()
+                   for path in (tmp_path / "out" / "P.reports").rglob("*.html"))  # fmt: skip
+    assert pages == [f"{field}.report.html" for field in ("A/01/0", "A/01/1", "B/03/0", "B/03/1")]
     # What came out is a result, and none of the images that a folder holds.
     assert [image.plate for image in discover([str(tmp_path)])] == ["P"] * 4
 
@@ -273,7 +276,11 @@ def test_in_place_the_labels_become_part_of_the_plate(
     np.testing.assert_array_equal(result.image[0][:], fields[1])
     assert len(result.instances) == len(result.image) == 2
     assert all(check.passed for check in verify(source))
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["P.wells.csv", "run-summary.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "P.in-place.reports",
+        "P.wells.csv",
+        "run-summary.json",
+    ]
 
     assert [report.status for report in run(model, source, tmp_path / "out", output={"in_place": True})] == [
         "skipped"
@@ -333,3 +340,66 @@ def test_the_example_of_the_readme_measures_by_condition(
         expected = plate.wells[well][0].result.table["area_physical"].median()
         assert by_condition.loc[condition, "area"] == expected
         assert by_condition.loc[condition, "nuclei"] == plate.wells[well][0].result.objects
+
+
+def test_a_plate_is_one_runs_at_a_time_and_other_images_are_not_concerned(
+    tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]
+) -> None:
+    write_plate(tmp_path / "in" / "P.zarr", fields, ("A/01",))
+    shutil.copytree(tmp_path / "in/P.zarr/A/01/0", tmp_path / "in/a.zarr")
+    program = "import sys\nfrom pathlib import Path\nfrom pipeline.stores.hold import hold\n"
+    program += "with hold(Path(sys.argv[1])):\n    print(flush=True)\n    input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, tmp_path / "out" / "P.ome.zarr"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=README.parent,
+    ) as other:  # fmt: skip
+        assert other.stdout is not None
+        other.stdout.readline()
+        reports = run(model, tmp_path / "in", tmp_path / "out")
+        other.communicate("\n")
+    assert [(report.name, report.status) for report in reports] == [
+        ("P/A/01/0", "failed"), ("P/A/01/1", "failed"), ("P", "failed"), ("a", "done"),
+    ]  # fmt: skip
+    assert all("another run is at work on it" in str(report.reason) for report in reports[:3])
+    again = run(model, tmp_path / "in", tmp_path / "out")
+    assert [report.status for report in again] == ["done", "done", "done", "skipped"]
+
+
+def test_a_finished_plate_lists_the_fields_that_it_gains(
+    tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]
+) -> None:
+    write_plate(tmp_path / "both" / "P.zarr", fields, ("A/01", "C/02"), 1)
+    write_plate(tmp_path / "one" / "P.zarr", fields, ("A/01",), 1)
+    source, out = tmp_path / "P.zarr", tmp_path / "out"
+    (tmp_path / "one" / "P.zarr").rename(source)
+    run(model, source, out, identify="content")
+    assert list(opened(out / "P.ome.zarr").wells) == ["A01"]
+    shutil.rmtree(source)
+    (tmp_path / "both" / "P.zarr").rename(source)
+    reports = run(model, source, out, identify="content")
+    assert [report.status for report in reports] == ["skipped", "done", "done"]
+    plate = opened(out / "P.ome.zarr")
+    check_valid(plate.path)
+    assert list(plate.wells) == ["A01", "C02"]
+    described = json.loads((plate.path / "zarr.json").read_text())["attributes"]["ome"]["plate"]
+    assert [well["path"] for well in described["wells"]] == ["A/01", "C/02"]
+
+
+def test_a_plate_that_could_not_be_described_is_refused_before_work_starts(
+    tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]
+) -> None:
+    source = write_plate(tmp_path / "P.zarr", fields, ("A/01",))
+    path = source / "zarr.json"
+    path.write_text(path.read_text().replace('"name": "A"', '"name": "B"'))
+    reports = run(model, source, tmp_path / "out")
+    assert {report.status for report in reports} == {"failed"}
+    assert "OME-Zarr 0.5 allows none like this one" in str(reports[0].reason)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["run-summary.json"]
+
+
+def test_a_damaged_provenance_leads_nowhere_else(tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]) -> None:
+    run(model, write_plate(tmp_path / "P.zarr", fields, ("A/01",), 1), tmp_path / "out")
+    noted = tmp_path / "out" / "P.ome.zarr" / "seamfree.json"
+    noted.write_text(noted.read_text().replace('"A/01/0"', '"../../elsewhere"'))
+    with pytest.raises(StoreError, match="which is no field of the plate"):
+        open_result(noted.parent)

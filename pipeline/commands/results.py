@@ -45,17 +45,22 @@ def export(
     result: Annotated[Path, typer.Argument(metavar="RESULT", help="Folder NAME.ome.zarr.")],
     geojson: Annotated[Path | None, typer.Option(help="Outlines and measurements, for QuPath.")] = None,
     anndata: Annotated[Path | None, typer.Option(help="The table of objects as .h5ad, for scverse.")] = None,
+    ome_tiff: Annotated[
+        Path | None, typer.Option("--ome-tiff", help="Image and labels with pyramids, for QuPath and ImageJ.")
+    ] = None,
 ) -> None:
-    """Write objects of a finished result in formats of other programs."""
+    """Write a finished result, or its objects, in formats of other programs."""
     from pipeline.results import check_result, open_result
 
-    if geojson is None and anndata is None:
-        raise ConfigError("export what? give --geojson FILE or --anndata FILE")
+    if geojson is None and anndata is None and ome_tiff is None:
+        raise ConfigError("export what? give --geojson FILE, --anndata FILE or --ome-tiff FILE")
     opened = open_result(check_result(result))
     if geojson is not None:
         typer.echo(f"{geojson}: {opened.write_geojson(geojson):,} objects")
     if anndata is not None:
         typer.echo(f"{anndata}: {opened.write_anndata(anndata):,} objects")
+    if ome_tiff is not None:
+        typer.echo(f"{ome_tiff}: {', '.join(opened.write_ome_tiff(ome_tiff))}")
 
 
 def report(

@@ -44,16 +44,25 @@ class InputImage:
         Path of its result below the output folder; the name with ``.ome.zarr`` where not given.
     plate : str, optional
         Name of the plate's result that its own is a part of.
+    refused : str, optional
+        Why it cannot be segmented now, where that is known beforehand.
     """
 
     path: str
     name: str
     place: str = ""
     plate: str = ""
+    refused: str = ""
 
     def result_in(self, output: Path) -> Path:
         """Give the path of its result."""
         return output / (self.place or f"{self.name}.ome.zarr")
+
+    def staging_in(self, output: Path) -> Path:
+        """Give what its result would be called that becomes part of the image itself, and is made elsewhere."""
+        if not self.plate:
+            return output / f"{self.name}.in-place"
+        return output / f"{self.plate}.in-place{self.name.removeprefix(self.plate)}"
 
 
 def result_name(name: str) -> str:

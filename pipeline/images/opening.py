@@ -53,7 +53,7 @@ def open_coarser(path: str | Path, series: int | None = None) -> list[ImageSourc
         return []
     whole = ZarrSource(Path(path), series)
     found: list[ImageSource] = []
-    for level in range(1, whole.levels):
+    for level in range(1, len(whole.levels)):
         source = ZarrSource(Path(path), series, level)
         (times, channels, *finer), (*same, depth, height, width) = whole.info.shape, source.info.shape
         if same != [times, channels] or any(a > b for a, b in zip((depth, height, width), finer, strict=True)):

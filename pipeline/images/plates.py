@@ -101,7 +101,8 @@ def read_plate(folder: Path) -> PlateLayout:
         raise ImageError(f"{folder}: invalid plate metadata ({type(error).__name__}: {error})") from error
     fields: list[PlateField] = []
     unreadable = []
-    for path in listed:
+    # What is listed twice is there once.
+    for path in dict.fromkeys(listed):
         row, _, column = path.partition("/")
         if not (_is_name(row) and _is_name(column)):
             raise ImageError(f"{folder}: invalid plate metadata: the well {path!r} is not named ROW/COLUMN")
@@ -116,12 +117,14 @@ def read_plate(folder: Path) -> PlateLayout:
 
 def _fields_of(folder: Path, row: str, column: str) -> list[PlateField]:
     """Give the fields of a well; none where its metadata cannot be read."""
-    found = []
+    found: list[PlateField] = []
     try:
         for image in _described(folder / row / column)["well"]["images"]:
             name, acquisition = str(image["path"]), image.get("acquisition")
             if not _is_name(name):
                 return []
+            if any(name == other.name for other in found):
+                continue
             number = acquisition if isinstance(acquisition, int) else None
             found.append(PlateField(f"{row}/{column}/{name}", row, column, name, number))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -57,7 +57,8 @@ class ZarrSource:
     def __init__(self, path: Path, series: int | None, level: int = 0) -> None:
         self._path = path
         self._level = level
-        self.levels = 1
+        self.levels: tuple[str, ...] = ()
+        """Paths of the levels of an OME-Zarr image's pyramid below its group."""
         self._groups = [path]
         self._group: Path | None = None
         self._notes: list[str] = []
@@ -160,7 +161,7 @@ class ZarrSource:
             place = ".".join(str(part) for part in found["loc"])
             raise ImageError(f"{self._path}: invalid OME-Zarr metadata: {place}: {found['msg']}") from error
         names = [str(axis.name).upper() for axis in multiscale.axes]
-        dataset, self.levels = multiscale.datasets[self._level], len(multiscale.datasets)
+        dataset, self.levels = multiscale.datasets[self._level], tuple(each.path for each in multiscale.datasets)
         folder = self._group = Path(group.store_path.store.root) / group.path  # type: ignore[attr-defined]
         array = self._open_node(self._inside(folder, dataset.path))
         if not isinstance(array, zarr.Array) or array.ndim != len(names):

@@ -4,26 +4,56 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from pipeline.errors import PlanError, StoreError
+from pipeline.images.plates import is_plate
 from pipeline.report.page import draw_page
-from pipeline.results import open_result
+from pipeline.results import PlateResult, open_result
 
 if TYPE_CHECKING:
     from pipeline.planning import RunPlan
 
-__all__ = ["drop_report", "report_beside", "report_path", "write_report"]
+__all__ = ["drop_report", "drop_reports", "report_beside", "report_path", "reports_of", "write_report"]
 
 log = logging.getLogger(__name__)
 
+_DEPTH = 3
+"""Row, column and name of a field."""
+
 
 def report_path(result: Path) -> Path:
-    """Give where the report of a result lies: ``NAME.report.html`` beside ``NAME.ome.zarr``."""
+    """Give where the report of a result lies: ``NAME.report.html`` beside ``NAME.ome.zarr``.
+
+    Those of a plate's fields lie in a folder beside the plate, for a Zarr holds nothing else: that of
+    ``P.ome.zarr/A/1/0`` is ``P.reports/A/1/0.report.html``. While the plate is unfinished, so is the folder:
+    ``P.reports.partial``.
+    """
+    plate = _plate_of(result)
+    if plate is not None:
+        folder = reports_of(plate)
+        return folder / result.parent.relative_to(plate) / f"{result.name}.report.html"
     return result.with_name(f"{result.name.removesuffix('.ome.zarr')}.report.html")
+
+
+def reports_of(plate: Path) -> Path:
+    """Give the folder in which the reports of a plate's fields lie."""
+    partial = ".partial" if plate.name.endswith(".partial") else ""
+    name = plate.name.removesuffix(".partial").removesuffix(".ome.zarr")
+    return plate.with_name(f"{name}.reports{partial}")
+
+
+def _plate_of(result: Path) -> Path | None:
+    """Give the folder of the plate that a result is a field of: fields lie three folders below it."""
+    if len(result.parts) <= _DEPTH or result.name.endswith(".ome.zarr"):
+        return None
+    plate = result.parents[_DEPTH - 1]
+    ours = plate.name.removesuffix(".partial").endswith((".ome.zarr", ".in-place"))
+    return plate if ours or is_plate(plate) else None
 
 
 def write_report(result: Path, path: Path | None = None) -> Path:
@@ -48,11 +78,14 @@ def write_report(result: Path, path: Path | None = None) -> Path:
     """
     path = report_path(result) if path is None else path
     opened = open_result(result)
+    if isinstance(opened, PlateResult):
+        raise StoreError(f"{result}: this is a plate; take the result of a field, such as {opened.fields[0].path}")
     text = draw_page(opened, _plan_of(result, opened.provenance))
     # Always the same, so that nothing is left of a process that was killed here, once the report is made again.
     beside = path.with_name(f".{path.name}.tmp")
     try:
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with beside.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
                 file.write(text)
                 file.flush()
@@ -84,12 +117,21 @@ def drop_report(result: Path) -> None:
         log.warning("%s: the old report cannot be removed (%s)", report_path(result), error.strerror or error)
 
 
+def drop_reports(plate: Path) -> None:
+    """Take away the reports of the fields of a plate that is about to be replaced."""
+    try:
+        if reports_of(plate).exists():
+            shutil.rmtree(reports_of(plate))
+    except OSError as error:
+        log.warning("%s: the old reports cannot be removed (%s)", reports_of(plate), error.strerror or error)
+
+
 def report_beside(plan: RunPlan) -> None:
     """Write the report of a plan's finished result, if the plan has one; what hinders it is told, and loses nothing."""
     if not plan.report:
         return
     try:
-        write_report(Path(plan.output))
+        write_report(Path(plan.output), report_path(plan.held))
     except Exception as error:
         # Whatever hinders the page, the result is finished.
         log.warning("%s: the result is finished, but its report could not be made (%s: %s); try seamfree report %s",

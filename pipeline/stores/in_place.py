@@ -57,10 +57,17 @@ def refuse_taken_names(image: Path, parts: Iterable[str]) -> None:
 
 
 def _parts_of(image: Path) -> list[str]:
-    """Give what an earlier run has added to an image."""
+    """Give what a run has added to an image, or is about to."""
     if not (image / PROVENANCE).exists():
         return []
-    return sorted({"/".join(path.split("/")[:2]) for path in read_provenance(image).get("checksums", {})})
+    found = {"/".join(path.split("/")[:2]) for path in read_provenance(image).get("checksums", {})}
+    # The classes come first, as in the plan: viewers list labels in this order.
+    return sorted(found, key=lambda part: (part != "labels/semantic", part))
+
+
+def _version_of(partial: Path) -> Version:
+    """Give the version of OME-Zarr that a result, and so the image, is written in."""
+    return "0.4" if read_provenance(partial).get("plan", {}).get("ome_zarr") == "0.4" else "0.5"
 
 
 def warn_of_consolidated(image: Path) -> str | None:
@@ -78,8 +85,10 @@ def _metadata_of(folder: Path) -> bytes:
     return (folder / "zarr.json").read_bytes() if (folder / "zarr.json").is_file() else b""
 
 
-def add_to_image(partial: Path, image: Path, parts: Sequence[str], version: Version, notes: str = ".work") -> None:
+def add_to_image(partial: Path, image: Path, notes: str = ".work") -> None:
     """Move what was made into the image. Done again after an interruption, it goes on where it was.
+
+    What that is, such as ``labels/instances``, says its own provenance: it may be that of another run than goes on.
 
     Parameters
     ----------
@@ -87,10 +96,6 @@ def add_to_image(partial: Path, image: Path, parts: Sequence[str], version: Vers
         Where it was made; gone in the end.
     image : Path
         Folder of the image's group.
-    parts : sequence of str
-        What is added, such as ``"labels/instances"``: a group in a group that lists its members.
-    version : {"0.5", "0.4"}
-        Of OME-Zarr, the image's.
     notes : str, optional
         Name of a folder in `partial` that is no part of the result.
 
@@ -101,6 +106,7 @@ def add_to_image(partial: Path, image: Path, parts: Sequence[str], version: Vers
     """
     if not (partial / PROVENANCE).is_file():
         raise StoreError(f"{partial}: not complete, there is no {PROVENANCE} in it; run again")
+    parts, version = _parts_of(partial), _version_of(partial)
     try:
         if (partial / notes).exists():
             refuse_taken_names(image, parts)
@@ -127,12 +133,12 @@ def add_to_image(partial: Path, image: Path, parts: Sequence[str], version: Vers
         raise StoreError(f"{image}: cannot be written to ({error.strerror or error})") from error
 
 
-def recover_addition(partial: Path, image: Path, parts: Sequence[str], version: Version, notes: str = ".work") -> None:
+def recover_addition(partial: Path, image: Path, notes: str = ".work") -> None:
     """Finish an addition that was interrupted, if there is one.
 
     Parameters
     ----------
-    partial, image, parts, version, notes
+    partial, image, notes
         As for `add_to_image`.
 
     Raises
@@ -141,7 +147,7 @@ def recover_addition(partial: Path, image: Path, parts: Sequence[str], version: 
         If the disk refuses.
     """
     if is_complete(partial, notes):
-        add_to_image(partial, image, parts, version, notes)
+        add_to_image(partial, image, notes)
     elif (partial / _GONE).exists() or (partial.exists() and not (partial / notes).exists()):
         # All of it is in the image; only the clearing was interrupted.
         shutil.rmtree(partial, ignore_errors=True)

@@ -21,13 +21,63 @@ if TYPE_CHECKING:
 
     from pipeline.stores.metadata import Version
 
-__all__ = ["write_plate"]
+__all__ = ["check_plate", "write_plate"]
 
 _PLATE: dict[Version, type[BaseModel]] = {"0.4": hcs04.HCSAttrs, "0.5": hcs05.HCSAttrs}
 _WELL: dict[Version, type[BaseModel]] = {"0.4": well04.WellAttrs, "0.5": well05.WellAttrs}
 
+_HINT = "--in-place writes into the plate as it is"
+
 _KEPT = ("name", "rows", "columns", "acquisitions")
 """What a plate of results says of itself as the plate does that it is made of."""
+
+
+def check_plate(described: Mapping[str, Any], version: Version) -> None:
+    """Make sure that a plate of results can be described like the plate that its images come from.
+
+    Parameters
+    ----------
+    described : mapping
+        The metadata of that plate.
+    version : {"0.5", "0.4"}
+        Of OME-Zarr, for the results.
+
+    Raises
+    ------
+    StoreError
+        If that version allows no such plate.
+    """
+    _attributes(described, [tuple(str(well["path"]).split("/")) for well in described["wells"]], 1, version)
+
+
+def _attributes(
+    described: Mapping[str, Any], wells: Sequence[tuple[str, ...]], most: int, version: Version
+) -> dict[str, Any]:
+    """Give what the metadata say of a plate with some of the wells, and `most` fields in one of them.
+
+    Raises
+    ------
+    StoreError
+        If OME-Zarr allows no such plate.
+    """
+    try:
+        rows, columns = ([str(entry["name"]) for entry in described[kind]] for kind in ("rows", "columns"))
+        listed = [
+            {"path": f"{row}/{column}", "rowIndex": rows.index(row), "columnIndex": columns.index(column)}
+            for row, column in wells
+        ]
+        kept = {name: described[name] for name in _KEPT if described.get(name) is not None}
+        plate = {"version": version} | kept | {"field_count": most, "wells": listed}
+        _PLATE[version].model_validate({"plate": plate} | ({"version": version} if version == "0.5" else {}))
+    except (KeyError, TypeError, ValueError) as error:
+        why = _first(error) if isinstance(error, ValidationError) else f"{type(error).__name__}: {error}"
+        raise StoreError(f"a plate of results: OME-Zarr {version} allows none like this one: {why}; {_HINT}") from error
+    return plate
+
+
+def _first(error: ValidationError) -> str:
+    found = error.errors()[0]
+    return f"{'.'.join(str(part) for part in found['loc'])}: {found['msg']}"
 
 
 def write_plate(
@@ -59,11 +109,10 @@ def write_plate(
     StoreError
         If OME-Zarr allows no such plate, or the disk refuses.
     """
-    own = {"version": version}
-    rows, columns = ([entry["name"] for entry in described[kind]] for kind in ("rows", "columns"))
-    listed = []
-    written: list[Path] = []
+    most = max(map(len, wells.values()))
+    plated = _attributes(described, list(wells), most, version)
     names = [group_file(version), *([".zattrs"] if version == "0.4" else [])]
+    written: list[Path] = []
     try:
         for row in {row: None for row, _ in wells}:
             group_of(plate / row, version)
@@ -73,21 +122,11 @@ def write_plate(
                 {"path": name, **({} if acquisition is None else {"acquisition": acquisition})}
                 for name, acquisition in fields
             ]
-            write_group(plate / row / column, version, _WELL, {"well": own | {"images": images}})
-            listed.append(
-                {"path": f"{row}/{column}", "rowIndex": rows.index(row), "columnIndex": columns.index(column)}
-            )
+            write_group(plate / row / column, version, _WELL, {"well": {"version": version, "images": images}})
             written += [plate / row / column / name for name in names]
-        kept = {name: described[name] for name in _KEPT if described.get(name) is not None}
-        most = max(map(len, wells.values()))
-        write_group(plate, version, _PLATE, {"plate": own | kept | {"field_count": most, "wells": listed}})
+        write_group(plate, version, _PLATE, {"plate": plated})
     except ValidationError as error:
-        found = error.errors()[0]
-        place = ".".join(str(part) for part in found["loc"])
-        raise StoreError(
-            f"{plate}: OME-Zarr {version} allows no such plate: {place}: {found['msg']}; --in-place writes into the "
-            "plate as it is"
-        ) from error
+        raise StoreError(f"{plate}: OME-Zarr {version} allows no such plate: {_first(error)}; {_HINT}") from error
     except OSError as error:
         raise StoreError(f"{plate}: the metadata cannot be written ({error.strerror or error})") from error
     return [*written, *(plate / name for name in names)]

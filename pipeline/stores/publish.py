@@ -124,7 +124,8 @@ def read_provenance(result: Path) -> dict[str, Any]:
         raise StoreError(f"{path}: the provenance cannot be read ({error})") from error
     if not isinstance(facts, dict):
         raise StoreError(f"{path}: the provenance is not a mapping")
-    if not isinstance(facts.get("plan"), dict):
+    # A plate's own lists its fields; the plans are those of the fields.
+    if not isinstance(facts.get("plan"), dict) and not isinstance(facts.get("fields"), list):
         raise StoreError(f"{path}: the provenance is damaged, its plan is no mapping; --fresh makes the result again")
     return facts
 

@@ -32,7 +32,7 @@ HOMES = {
     "xarray": {"app"},
     "anndata": {"app"},
     "distributed": {"engine", "app"},
-    "tifffile": {"images", "training"},
+    "tifffile": {"images", "stores", "training"},
     "typer": {"app"},
     "rich": {"app"},
     "cc3d": {"labels"},

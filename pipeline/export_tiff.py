@@ -1,0 +1,120 @@
+"""Results as OME-TIFF, for QuPath, ImageJ and whatever reads Bio-Formats: image and labels, with their pyramids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import zarr
+
+from pipeline.errors import StoreError
+from pipeline.images.opening import open_image
+from pipeline.images.zarrs import ZarrSource
+from pipeline.stores.metadata import Space, ome_of
+from pipeline.stores.ome_tiff import TiffImage, write_ome_tiff
+from pipeline.stores.replacing import replacing
+
+if TYPE_CHECKING:
+    from pipeline.results import Result
+
+__all__ = ["write_result_as_tiff"]
+
+_COLOURS = ("red", "green", "blue")
+
+
+def write_result_as_tiff(result: Result, path: str | Path) -> list[str]:
+    """Write a result's image and labels into one OME-TIFF.
+
+    The image comes first, with the names of its channels; then the classes and the objects as images of their own, for
+    all pixels of an OME image have one type. Numbers of objects are of 16 bits where these suffice, which more programs
+    read. Tiles are read and written one after the other.
+
+    Parameters
+    ----------
+    result : Result
+        Of one image.
+    path : str or Path
+        The file, such as ``a.ome.tif``; replaced once the new one is complete.
+
+    Returns
+    -------
+    list of str
+        What was written. The image is missing where the result has no copy and the input is no OME-Zarr that is still
+        there as it was.
+
+    Raises
+    ------
+    StoreError
+        If the pixels have a type that OME-TIFF does not know, or the file cannot be written.
+    """
+    channels = tuple(str(name) for name in result.provenance["plan"]["source"]["channel_names"])
+    name = result.path.name.removesuffix(".ome.zarr")
+    images = []
+    found = _image_of(result)
+    if found is not None:
+        group, levels = found
+        space = _space_of(group)
+        colours = channels == _COLOURS and levels[0].dtype == "uint8" and "C" in space.axes
+        images.append(TiffImage(name, space, _flat_levels(levels), channels, colours=colours))
+    for label in ("semantic", "instances"):
+        levels = getattr(result, label)
+        if levels:
+            small = label == "instances" and (result.objects or 0) < 2**16
+            space = _space_of(result.path / "labels" / label)
+            images.append(TiffImage(label, space, levels, (label,), "uint16" if small else ""))
+    with replacing(Path(path)) as beside:
+        write_ome_tiff(beside, images, result.provenance["digest"])
+    return ["image", *(image.name for image in images[1:])] if found else [image.name for image in images]
+
+
+def _image_of(result: Result) -> tuple[Path, list[zarr.Array[Any]]] | None:
+    """Find the image's pyramid: the result's own, or that of an OME-Zarr that it was made of."""
+    if result.image:
+        return result.path, result.image
+    source = result.provenance["plan"]["source"]
+    if source["kind"] != "ome-zarr" or not Path(source["path"]).is_dir():
+        return None
+    opened = open_image(source["path"], result.provenance["plan"]["series"])
+    assert isinstance(opened, ZarrSource)
+    if opened.group is None or (opened.info.size_bytes, opened.info.modified_ns) != (
+        source["size_bytes"],
+        source["modified_ns"],
+    ):
+        return None
+    return opened.group, [zarr.open_array(opened.group / level, mode="r") for level in opened.levels]
+
+
+def _flat_levels(levels: list[zarr.Array[Any]]) -> list[zarr.Array[Any]]:
+    """Give the levels that differ in Y and X alone, each smaller than the one before: a TIFF holds no others."""
+    kept = levels[:1]
+    for level in levels[1:]:
+        alike = level.shape[:-2] == kept[0].shape[:-2]
+        if alike and all(new <= old for new, old in zip(level.shape, kept[-1].shape, strict=True)):
+            kept.append(level)
+    return kept
+
+
+def _space_of(group: Path) -> Space:
+    """Read where the pixels of a pyramid's finest level lie.
+
+    Raises
+    ------
+    StoreError
+        If the metadata do not say so.
+    """
+    try:
+        multiscale = ome_of(zarr.open_group(group, mode="r"))["multiscales"][0]
+        axes = multiscale["axes"]
+        scale, translation = [1.0] * len(axes), [0.0] * len(axes)
+        finest, whole = multiscale["datasets"][0], multiscale.get("coordinateTransformations") or []
+        moves = [*finest["coordinateTransformations"], *whole]
+        for move in moves:
+            if move["type"] == "scale":
+                scale = [old * new for old, new in zip(scale, move["scale"], strict=True)]
+                translation = [old * new for old, new in zip(translation, move["scale"], strict=True)]
+            elif move["type"] == "translation":
+                translation = [old + new for old, new in zip(translation, move["translation"], strict=True)]
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise StoreError(f"{group}: the metadata do not describe an image ({type(error).__name__}: {error})") from error
+    names = "".join(str(axis["name"]).upper() for axis in axes)
+    return Space(names, tuple(scale), tuple(translation), tuple(axis.get("unit") for axis in axes))
