@@ -7,7 +7,13 @@ import os
 
 from pipeline.errors import ClusterError
 
-__all__ = ["can_be_recorded", "named", "prepare_environment"]
+__all__ = ["REPLACED", "WATCHER", "can_be_recorded", "named", "prepare_environment"]
+
+REPLACED = "Replaced"
+"""Name of the state of a run that found another content than it was asked to segment."""
+
+WATCHER = "SEAMFREE_WATCHER"
+"""Variable by which a watcher tells the processes that it starts its own number."""
 
 _DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -8,10 +8,13 @@ from flows.environment import can_be_recorded, named, prepare_environment
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pipeline.acquisitions.rules import WatchRules
     from pipeline.config import RunConfig
     from pipeline.run import ImageReport
 
-__all__ = ["segment_with_prefect"]
+__all__ = ["segment_with_prefect", "watch_with_prefect"]
 
 
 def segment_with_prefect(inputs: list[str], output: str, config: RunConfig, *, fresh: bool) -> list[ImageReport]:
@@ -48,3 +51,21 @@ def segment_with_prefect(inputs: list[str], output: str, config: RunConfig, *, f
         if (told := named(error)) is error:
             raise
         raise told from error
+
+
+def watch_with_prefect(
+    folder: Path,
+    output: Path,
+    config: RunConfig,
+    rules: WatchRules,
+    *,
+    every: float,
+    cron: str | None,
+    at_once: int,
+    notify: str | None,
+) -> None:
+    """Serve deployments that segment each finished acquisition of a folder once; see `flows.service.Watch`."""
+    prepare_environment()
+    from flows.service import Watch, watch
+
+    watch(Watch(folder.absolute(), output.absolute(), config, rules, every, cron, at_once, notify))

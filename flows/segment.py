@@ -5,28 +5,55 @@ Only references pass through Prefect: plans, names and addresses. Pixels stay wi
 
 from __future__ import annotations
 
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, get_run_logger, tags, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.concurrency.sync import concurrency
+from prefect.runtime import deployment as served
 from prefect.runtime import flow_run, task_run
+from prefect.states import Completed, Crashed, Failed
+from prefect.utilities.timeout import timeout
 
-from flows.environment import can_be_recorded, named
+from flows.environment import REPLACED, WATCHER, can_be_recorded, named
+from flows.notify import announce
+from flows.telling import publish_outcome, recordable, showing_progress
+from pipeline.acquisitions.place import place_of, run_hold
 from pipeline.batch import failed, open_batch, skipped, write_summary
 from pipeline.config import RunConfig
 from pipeline.engine.cluster import connect
-from pipeline.errors import AuditError, ConfigError, ImageError, ModelError, PlanError, WorkersKilledError
+from pipeline.engine.parent import dies_with_parent
+from pipeline.errors import (
+    AuditError,
+    ClusterError,
+    ConfigError,
+    ImageError,
+    ModelError,
+    PlanError,
+    SeamfreeError,
+    WorkersKilledError,
+)
+from pipeline.images.content import content_sha256
 from pipeline.images.discover import InputImage
+from pipeline.images.opening import open_image
 from pipeline.planning import Intent, RunPlan
 from pipeline.plates import finish_plates
 from pipeline.precision import settle_precision
+from pipeline.printing import unexpected, without_secrets
 from pipeline.progress import ImageFinished, ImageStarted, tell
 from pipeline.run import ImageReport, claim, finished, prepare
+from pipeline.site import join_site
 from pipeline.stages import run_stage, stage_names
+from pipeline.stores.hold import TakenError, hold
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
@@ -74,46 +101,138 @@ def choose_precision(plan: RunPlan, address: str) -> RunPlan:
         return settle_precision(plan, executor)
 
 
-@flow(name="segment-image", flow_run_name=_flow_name, validate_parameters=True)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a run's jobs are done, where its caller has decided that already.
+
+    Parameters
+    ----------
+    address : str
+        Of the Dask scheduler, or ``"serial"``.
+    intent : Intent
+        The device and the memory of one worker.
+    """
+
+    address: str
+    intent: Intent
+
+
+@contextmanager
+def _placed(config: RunConfig, output: str, place: Place | None) -> Iterator[Place]:
+    """Give the place; one of its own for a run that a deployment has started, which shows that it lives by a lock."""
+    if place is not None:
+        yield place
+        return
+    if served.id is not None:
+        dies_with_parent(os.environ.get(WATCHER))
+    place_of(Path(output))
+    with hold(run_hold(Path(output), str(flow_run.id))), join_site(config) as (site, address):
+        yield Place(address, site.intent)
+
+
+@flow(
+    name="segment-image",
+    flow_run_name=_flow_name,
+    validate_parameters=True,
+    on_completion=[announce],
+    on_failure=[announce],
+    on_crashed=[announce],
+)
 def segment_image(
     image: InputImage,
     output: str,
-    config: RunConfig,
-    address: str,
-    intent: Intent,
+    config: RunConfig = RunConfig(),  # noqa: B008 (immutable)
     fresh: bool = False,
-) -> ImageReport:
+    renew: bool = False,
+    content: str | None = None,
+    hours: float | None = None,
+    place: Place | None = None,
+) -> Any:  # noqa: ANN401 (an `ImageReport`, in a state of Prefect's)
     """Segment one image, stage by stage.
 
     Parameters
     ----------
     image : InputImage
-        The image and its result's name.
+        The image's path, and its result's name; the file's own name where that is left out.
     output : str
         Folder under which results go.
     config : RunConfig
         All settings.
-    address : str
-        Of the Dask scheduler, or ``"serial"``.
-    intent : Intent
-        The device and the memory of one worker.
     fresh : bool
         Start over, even where there is a result.
+    renew : bool
+        Replace a finished result of another image or with other settings; go on with what is unfinished.
+    content : str, optional
+        SHA-256 of what is to be segmented; should there be something else when the run begins, it is left alone.
+    hours : float, optional
+        Give up after so many; what is done is kept.
+    place : Place, optional
+        Where to work; left out, the cluster that Dask's configuration names, or one of the run's own.
     """
-    logger = get_run_logger()
     began = perf_counter()
-    plan = plan_image(config, image, output, intent)
-    with claim(plan, fresh=fresh) as reason:
+    try:
+        with timeout(None if hours is None else hours * 3600), _placed(config, output, place) as where:
+            if content is not None and (gone := _why_gone(config, image, content)):
+                return Completed(name=REPLACED, message=gone)
+            report = _segment(image, output, config, where, began, fresh=fresh, renew=renew)
+    except Exception as error:
+        if place is not None:
+            raise
+        if content is not None and isinstance(error, ImageError) and (gone := _why_gone(config, image, content)):
+            return Completed(name=REPLACED, message=gone)
+        return _unfinished(error)
+    told = report.reason if report.reason is not None else _found(report)
+    return Completed(message=recordable(told), data=report)
+
+
+def _found(report: ImageReport) -> str:
+    return "labels of classes" if report.objects is None else f"{report.objects:,} objects"
+
+
+def _why_gone(config: RunConfig, image: InputImage, content: str) -> str | None:
+    """Say that an image is not what it was when its run was asked for, None if it is."""
+    try:
+        source = open_image(Path(image.path).absolute(), config.series)
+        try:
+            if content_sha256(source) == content:
+                return None
+        finally:
+            source.close()
+    except ImageError as error:
+        return recordable(f"left alone, for it has changed since: {error}")
+    return recordable(f"{image.path}: left alone, for it has changed since; what it is now has a run of its own")
+
+
+def _unfinished(error: Exception) -> State[Any]:
+    """Give the state of a run that a deployment has started: failed, or crashed for what may be over the next time."""
+    known = named(error)
+    told = without_secrets(" ".join(str(known).split())) if isinstance(known, SeamfreeError) else unexpected(known)
+    if isinstance(known, ClusterError | TakenError):
+        return Crashed(message=recordable(told), data=error)
+    return Failed(message=recordable(told), data=error)
+
+
+def _segment(
+    image: InputImage, output: str, config: RunConfig, where: Place, began: float, *, fresh: bool, renew: bool
+) -> ImageReport:
+    logger = get_run_logger()
+    plan = plan_image(config, image, output, where.intent)
+    with claim(plan, fresh=fresh, renew=renew) as reason:
         if reason is not None:
             logger.info("%s: %s", image.name, reason)
             return skipped(image, plan, reason)
         if plan.precision_open:
-            plan = choose_precision(plan, address)
+            plan = choose_precision(plan, where.address)
         logger.info("%s: %d tiles of %s, plan %s", image.name, len(plan.tiles), plan.core, plan.digest[:16])
         facts: dict[str, Any] = {}
-        for stage in stage_names(plan):
-            facts = run_plan_stage(stage, plan, address)
-    return finished(plan, facts, perf_counter() - began)
+        # A limit of this name on the server, where a lab has made one, is how many images may use its GPUs at once.
+        gpus = ["seamfree-gpus"] if where.intent.device == "cuda" else []
+        with showing_progress(plan), concurrency(gpus, strict=False):
+            for stage in stage_names(plan):
+                facts = run_plan_stage(stage, plan, where.address)
+    report = finished(plan, facts, perf_counter() - began)
+    publish_outcome(report)
+    return report
 
 
 @flow(name="segment-folder", flow_run_name="{output}", validate_parameters=True)
@@ -139,6 +258,7 @@ def segment_folder(
     logger = get_run_logger()
     folder = Path(output)
     reports: list[ImageReport] = []
+    report: ImageReport
     with (
         tags("seamfree", config.model),
         open_batch(config, inputs, folder, fresh=fresh) as (images, site, address),
@@ -151,10 +271,13 @@ def segment_folder(
                     raise ImageError(  # noqa: TRY301 (told like whatever else is wrong with an image)
                         f"{image.path}: a name that is not UTF-8 cannot be recorded; rename it, or use --direct"
                     )
-                report = segment_image(image, output, config, address, site.intent, fresh)
+                # Prefect's overloads take "Any" for a flow that never returns.
+                report = segment_image(  # type: ignore[assignment]
+                    image, output, config, fresh, place=Place(address, site.intent)
+                )
             except Exception as error:  # noqa: BLE001 (one image that fails never stops the others)
                 report = failed(image, named(error), perf_counter() - began)
-                logger.error("%s", _recordable(f"{image.path}: {report.reason}"))  # noqa: TRY400 (the flow run has the traceback)
+                logger.error("%s", recordable(f"{image.path}: {report.reason}"))  # noqa: TRY400 (the flow run has the traceback)
             reports.append(report)
             write_summary(folder, reports)
             tell(ImageFinished(image.name, report.status))
@@ -164,25 +287,20 @@ def segment_folder(
     return reports
 
 
-def _recordable(text: str) -> str:
-    """Replace what Prefect cannot send to its server."""
-    return text.encode(errors="backslashreplace").decode()
-
-
 def _publish_summary(reports: list[ImageReport]) -> None:
     """Put the outcome where people look: two artifacts of the flow run."""
     rows = [
         {
-            "image": _recordable(report.name),
+            "image": recordable(report.name),
             "status": report.status,
             "objects": report.objects,
             "seconds": report.seconds,
-            "result, or reason": _recordable("; ".join([report.reason or report.result or "", *report.notes])),
+            "result, or reason": recordable("; ".join([report.reason or report.result or "", *report.notes])),
         }
         for report in reports
     ]
     create_table_artifact(rows, key="seamfree-images", description="What became of each image")
     counts = {status: sum(report.status == status for report in reports) for status in ("done", "skipped", "failed")}
     lines = [f"**{counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed**", ""]
-    lines += [_recordable(f"- `{report.name}`: {report.reason}") for report in reports if report.status == "failed"]
+    lines += [recordable(f"- `{report.name}`: {report.reason}") for report in reports if report.status == "failed"]
     create_markdown_artifact("\n".join(lines), key="seamfree-summary", description="Summary of the run")

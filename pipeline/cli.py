@@ -9,7 +9,7 @@ from typing import Annotated, cast
 
 import typer
 
-from pipeline.commands import models, results, segment
+from pipeline.commands import models, results, segment, watching
 from pipeline.errors import ConfigError, ModelError, SeamfreeError
 from pipeline.printing import PlainFormatter, printable, unexpected
 
@@ -61,8 +61,8 @@ def _options(
 
 
 for _command in (
-    segment.run, segment.plan, models.inspect, models.models, results.verify, results.report, results.export,
-    models.train,
+    segment.run, segment.plan, watching.watch, watching.status, models.inspect, models.models, results.verify,
+    results.report, results.export, models.train,
 ):  # fmt: skip
     app.command()(_command)
 

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Task, TaskID
 
+    from pipeline.acquisitions.ledger import Acquisition, Sighting
     from pipeline.run import ImageReport
 
-__all__ = ["report_table", "show_progress", "wells_table"]
+__all__ = ["acquisition_table", "report_table", "show_progress", "wells_table"]
 
-STATUS_STYLES = {"done": "green", "skipped": "cyan", "failed": "red"}
+STATUS_STYLES = {"done": "green", "skipped": "cyan", "failed": "red", "quarantined": "red", "started": "yellow"}
 
 
 class _RateColumn(ProgressColumn):
@@ -122,3 +123,25 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return "" if isnan(value) else f"{value:,.1f}" if value % 1 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def acquisition_table(acquisitions: Sequence[Acquisition], sightings: Sequence[Sighting]) -> Table:
+    """Give a table of what a watcher knows: what was handed to runs, and what is waited for or in quarantine."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("acquisition", overflow="fold")
+    table.add_column("status")
+    table.add_column("objects", justify="right")
+    table.add_column("result, or reason", overflow="fold")
+    rows: list[tuple[str, str, int | None, str]] = [
+        (held.path, held.state, held.objects, held.reason or held.result or "") for held in acquisitions
+    ]
+    rows += [(seen.path, seen.state, None, seen.reason or "") for seen in sightings
+             if seen.state not in ("known", "part")]  # fmt: skip
+    for path, state, objects, told in rows:
+        table.add_row(
+            escape(printable(path)),
+            Text(state, style=STATUS_STYLES.get(state, "white")),
+            "" if objects is None else f"{objects:,}",
+            escape(printable(told)),
+        )
+    return table

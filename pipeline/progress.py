@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
-__all__ = ["Event", "ImageFinished", "ImageStarted", "JobDone", "StageStarted", "listening", "tell"]
+__all__ = ["Event", "ImageFinished", "ImageStarted", "JobDone", "StageStarted", "listening", "listening_too", "tell"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,20 @@ def listening(listener: Callable[[Event], None]) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
+
+
+@contextmanager
+def listening_too(listener: Callable[[Event], None]) -> Iterator[None]:
+    """Send the events of everything that runs inside to `listener`, after whoever listens already."""
+    first = _listener.get()
+
+    def both(event: Event) -> None:
+        if first is not None:
+            first(event)
+        listener(event)
+
+    with listening(both):
+        yield
 
 
 def tell(event: Event) -> None:

@@ -134,7 +134,7 @@ def _find_target(source: ImageSource, config: RunConfig) -> Target:
 
 
 @contextmanager
-def claim(plan: RunPlan, *, fresh: bool) -> Iterator[str | None]:
+def claim(plan: RunPlan, *, fresh: bool, renew: bool = False) -> Iterator[str | None]:
     """Hold a plan's result against other runs, and find out whether there is anything to do.
 
     Parameters
@@ -143,6 +143,9 @@ def claim(plan: RunPlan, *, fresh: bool) -> Iterator[str | None]:
         The plan.
     fresh : bool
         Whether to start over even where there is a result, finished or not.
+    renew : bool
+        Whether a finished result of another image, or with other settings, is made anew; the same one is left alone,
+        and an unfinished one gone on with.
 
     Yields
     ------
@@ -169,7 +172,13 @@ def claim(plan: RunPlan, *, fresh: bool) -> Iterator[str | None]:
         if fresh:
             discard(plan)
         elif (final / PROVENANCE).exists():
-            reason = _why_finished(plan, read_provenance(final))
+            provenance = read_provenance(final)
+            other = _other_image(plan, provenance)
+            settings = _other_settings(plan, provenance)
+            if not renew and other:
+                raise PlanError(other)
+            if not (renew and (other or settings)):
+                reason = settings or "there is a finished result; use --fresh to make it again"
             if damage := noted_damage(final):
                 log.warning("%s: the finished result is damaged and made again: %s", plan.name, ", ".join(damage))
                 reason = None
@@ -187,24 +196,30 @@ SETTINGS = ("series", "network", "use", "weights_sha256", "channels", "instances
 """Fields of a plan that stand for what the user chose, and not for the image."""
 
 
-def _why_finished(plan: RunPlan, provenance: dict[str, Any]) -> str:
-    """Say that there is a finished result, and in what it differs from what the plan would make."""
-    held, wanted = {"ome_zarr": "0.5"} | provenance.get("plan", {}), plan.identity
+def _other_image(plan: RunPlan, provenance: dict[str, Any]) -> str | None:
+    """Say that a finished result is of another image than the plan's, None if it is not."""
+    held, wanted = provenance.get("plan", {}), plan.identity
     known_by = {"source": {name: wanted["source"][name] for name in _INPUT if name in wanted["source"]}}
     if held.get("content_sha256") is not None:
         known_by["content_sha256"] = wanted["content_sha256"]
     changed = differences(held, known_by)
-    if changed:
-        raise PlanError(
-            f"{plan.output}: there is a finished result of another image, {held.get('source', {}).get('path')}, or the "
-            f"image has changed since: {', '.join(changed)}; --fresh replaces it, another -o keeps both"
-        )
+    if not changed:
+        return None
+    return (
+        f"{plan.output}: there is a finished result of another image, {held.get('source', {}).get('path')}, or the "
+        f"image has changed since: {', '.join(changed)}; --fresh replaces it, another -o keeps both"
+    )
+
+
+def _other_settings(plan: RunPlan, provenance: dict[str, Any]) -> str | None:
+    """Say that a finished result was made with other settings than the plan's, None if it was not."""
+    held, wanted = {"ome_zarr": "0.5"} | provenance.get("plan", {}), plan.identity
     # A precision that is chosen by measuring was chosen then.
     settings = [name for name in SETTINGS if name != "precision" or not plan.precision_open]
     changed = differences(held, {name: wanted[name] for name in settings})
-    if changed:
-        return f"there is a finished result with other settings: {', '.join(changed)}; use --fresh to make it again"
-    return "there is a finished result; use --fresh to make it again"
+    if not changed:
+        return None
+    return f"there is a finished result with other settings: {', '.join(changed)}; use --fresh to make it again"
 
 
 def run_image(plan: RunPlan, executor: Executor) -> ImageReport:

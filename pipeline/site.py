@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.engine.cluster import ClusterSpec
+from pipeline.engine.cluster import ClusterSpec, check_scheduler, open_cluster, shared_address
 from pipeline.engine.workers import prepare_workers
 from pipeline.errors import ConfigError
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.config import RunConfig
     from pipeline.planning import Intent
 
-__all__ = ["Site", "choose_site", "count_gpus", "start_early"]
+__all__ = ["Site", "choose_site", "count_gpus", "join_site", "start_early"]
 
 _PRELOAD = ("pipeline.jobs", "pipeline.object_jobs", "pipeline.models.predictor")
 """What workers import before their first job."""
@@ -83,6 +85,30 @@ def choose_site(config: RunConfig) -> Site:
 
         memory = int(torch.cuda.get_device_properties(0).total_memory)
     return Site(cluster, Intent(device="cuda" if gpus else "cpu", worker_memory=memory))
+
+
+@contextmanager
+def join_site(config: RunConfig) -> Iterator[tuple[Site, str]]:
+    """Join the cluster that settings, or else Dask's own configuration, name; start one here where neither does.
+
+    Yields
+    ------
+    tuple
+        The site, and the cluster's address.
+
+    Raises
+    ------
+    ConfigError
+        If a GPU is asked for and there is none, or no scheduler answers.
+    """
+    site = choose_site(config)
+    address = config.execution.scheduler or shared_address()
+    check_scheduler(address)
+    if address is not None:
+        yield site, address
+        return
+    with open_cluster(site.cluster) as opened:
+        yield site, opened
 
 
 def _fits_gpus(config: RunConfig) -> bool:

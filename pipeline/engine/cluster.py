@@ -19,7 +19,7 @@ from pipeline.errors import ClusterError, ConfigError
 if TYPE_CHECKING:
     from distributed import LocalCluster
 
-__all__ = ["ClusterSpec", "check_scheduler", "connect", "open_cluster"]
+__all__ = ["ClusterSpec", "check_scheduler", "client_environment", "connect", "open_cluster", "shared_address"]
 
 SERIAL = "serial"
 """The address that means: no cluster, one job after the other in this process."""
@@ -145,6 +145,31 @@ def _start_cluster(spec: ClusterSpec, folder: str) -> LocalCluster:
                 ) from error
             log.warning("a worker process died while it started; the workers are started again")
     raise AssertionError
+
+
+def shared_address() -> str | None:
+    """Give the address of the cluster that Dask's own configuration names for clients, if any."""
+    import dask
+
+    address: str | None = dask.config.get("scheduler-address", None)
+    return address
+
+
+def client_environment(address: str) -> dict[str, str]:
+    """Give the variables, as Dask defines them, by which other processes of this user join an open cluster.
+
+    Parameters
+    ----------
+    address : str
+        Of the scheduler that `open_cluster` has given, while it is open.
+    """
+    import dask
+
+    names = ("require-encryption", "tls.ca-file", "tls.client.cert", "tls.client.key")
+    settings = {f"distributed.comm.{name}": dask.config.get(f"distributed.comm.{name}", None) for name in names}
+    variables = {f"DASK_{name.upper().replace('.', '__').replace('-', '_')}": str(value)
+                 for name, value in settings.items() if value is not None}  # fmt: skip
+    return variables | {"DASK_SCHEDULER_ADDRESS": address}
 
 
 def _no_scheduler(address: str, why: str) -> ConfigError:

@@ -15,7 +15,7 @@ from pipeline.images.plates import is_plate, is_zarr, read_plate
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["InputImage", "check_name", "discover", "result_name"]
+__all__ = ["InputImage", "check_name", "discover", "images_below", "result_name"]
 
 _SUFFIXES = (
     ".ome.tiff", ".ome.tif", ".ome.btf", ".ome.tf8", ".ome.tf2", ".ome.zarr", ".tiff", ".tif", ".btf", ".tf8", ".tf2",
@@ -38,8 +38,8 @@ class InputImage:
     ----------
     path : str
         Where it lies.
-    name : str
-        Its result's name: the path below the output folder, with ``/`` and without suffix.
+    name : str, optional
+        Its result's name: the path below the output folder, with ``/`` and without suffix. The file's own where absent.
     place : str, optional
         Path of its result below the output folder; the name with ``.ome.zarr`` where not given.
     plate : str, optional
@@ -49,10 +49,14 @@ class InputImage:
     """
 
     path: str
-    name: str
+    name: str = ""
     place: str = ""
     plate: str = ""
     refused: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", result_name(Path(self.path).absolute().name))
 
     def result_in(self, output: Path) -> Path:
         """Give the path of its result."""
@@ -153,6 +157,20 @@ def _children(folder: Path, seen: set[tuple[int, int]]) -> list[Path]:
     return [path for path in children if not path.name.startswith(".") and not path.name.endswith(".partial")]
 
 
+def images_below(folder: Path) -> list[InputImage]:
+    """Find the images below a folder, whether they share results or not; see `discover`. A plate is a single one here.
+
+    Raises
+    ------
+    ConfigError
+        If a folder cannot be searched.
+    """
+    return [
+        InputImage(str(image), (image.parent.relative_to(folder) / result_name(image.name)).as_posix())
+        for image in _walk(folder)
+    ]
+
+
 def discover(inputs: Sequence[str]) -> list[InputImage]:
     """Find the images that the inputs name.
 
@@ -178,11 +196,7 @@ def discover(inputs: Sequence[str]) -> list[InputImage]:
         shown = given if len(given) < _LONGEST_SHOWN else f"{given[:_LONGEST_SHOWN]}..."
         # Not `Path.is_dir`, which fails for names that no file can have.
         if os.path.isdir(path) and not path.name.lower().endswith(".zarr") and not is_zarr(path):  # noqa: PTH112
-            images = [
-                found
-                for image in _walk(path)
-                for found in _images_in(image, (image.parent.relative_to(path) / result_name(image.name)).as_posix())
-            ]
+            images = [found for image in images_below(path) for found in _images_in(Path(image.path), image.name)]
             if not images:
                 raise ConfigError(f"{shown}: no images in this folder (looked for {', '.join(_SUFFIXES)})")
         elif os.path.lexists(path):

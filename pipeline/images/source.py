@@ -139,6 +139,13 @@ class ImageSource(Protocol):
         """Give all files that it is read from."""
         ...
 
+    def pieces(self) -> tuple[int, int]:
+        """Count the pieces that are there, and those that there should be: strips, tiles and planes, or chunks.
+
+        What is not there reads as zeros, as the formats have it. Files that are still being written look so, too.
+        """
+        ...
+
     def close(self) -> None:
         """Let go of the file."""
         ...

@@ -286,10 +286,11 @@ class TiffSource:
 
     def _check_complete(self, pages: Sequence[Any]) -> None:
         """Refuse a file that ends before its pixels do; note what was never written."""
-        absent = total = 0
+        absent = total = left_out = 0
         for number, page in enumerate(pages):
             if page is None:
-                continue  # OME-TIFF may leave planes out; they read as zeros
+                left_out += 1  # OME-TIFF may leave planes out; they read as zeros
+                continue
             offsets = np.asarray(page.dataoffsets, dtype=np.int64)
             counts = np.asarray(page.databytecounts, dtype=np.int64)
             if offsets.size == 0 or offsets.size != counts.size:
@@ -302,6 +303,7 @@ class TiffSource:
                     f"{page.parent.filehandle.path}: truncated: page {number} needs {end} bytes and the file has "
                     f"{size}; copy it again"
                 )
+        self._pieces = (total - absent, total + left_out)
         if absent:
             self._notes.append(
                 f"{self._path}: {absent} of {total} strips or tiles are not in the file; their pixels are zeros"
@@ -356,6 +358,10 @@ class TiffSource:
     def files(self) -> Iterator[Path]:
         """Give all files that it is read from; see `ImageSource.files`."""
         yield from self._files
+
+    def pieces(self) -> tuple[int, int]:
+        """Count the strips, tiles and planes that are there; see `ImageSource.pieces`."""
+        return self._pieces
 
     def close(self) -> None:
         """Let go of the file."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from itertools import product
-from math import isfinite
+from math import isfinite, prod
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -304,6 +304,13 @@ class ZarrSource:
                         waiting.append(Path(entry.path))
                     else:
                         yield Path(entry.path)
+
+    def pieces(self) -> tuple[int, int]:
+        """Count the chunks, or shards, that are there; see `ImageSource.pieces`."""
+        edges = self._array.shards or self._array.chunks
+        counts = [-(-length // edge) for length, edge in zip(self._array.shape, edges, strict=True)]
+        keys = (self._array.metadata.encode_chunk_key(place) for place in product(*map(range, counts)))
+        return sum((self._folder / key).is_file() for key in keys), prod(counts)
 
     def close(self) -> None:
         """Nothing to let go of."""

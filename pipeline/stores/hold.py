@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.errors import StoreError
 
-__all__ = ["EXPIRY", "TakenError", "hold", "refuse_taken"]
+__all__ = ["EXPIRY", "TakenError", "clear_left", "held_since", "hold", "is_held", "refuse_taken"]
 
 BEAT = 15.0
 """Seconds between two signs of life of a holder."""
@@ -118,6 +118,35 @@ def refuse_taken(result: Path) -> None:
     holder = _noted(_lock_file(result))
     if holder is not None and not _is_ours(holder):
         raise StoreError(f"{result}: another run has taken over ({_name(holder)}), since nothing was heard of this one")
+
+
+def is_held(result: Path, *, expiry: float = EXPIRY) -> bool:
+    """Say whether a process that lives, here or elsewhere, holds a result; see `hold`."""
+    path = _lock_file(result)
+    holder = _noted(path)
+    if holder is None:
+        return False
+    if holder["machine"] == _machine():
+        return _is_alive(holder)
+    try:
+        return _age(path) < expiry
+    except OSError:
+        return False
+
+
+def held_since(result: Path) -> datetime | None:
+    """Say since when a process that lives has held a result; None where none does."""
+    holder = _noted(_lock_file(result))
+    return datetime.fromisoformat(holder["since"]) if holder is not None and is_held(result) else None
+
+
+def clear_left(result: Path) -> bool:
+    """Remove what a holder that has died has left; say whether there was one."""
+    path = _lock_file(result)
+    if _noted(path) is None or is_held(result):
+        return False
+    path.unlink(missing_ok=True)
+    return True
 
 
 def _lock_file(result: Path) -> Path:

@@ -1,0 +1,299 @@
+"""A watcher: Prefect's server, one Dask cluster, and a runner that serves two deployments, `scan` and `segment-image`.
+
+All of it lives as long as the watcher and listens on the loopback interface only. What must outlive it lies beside the
+results, in the folder ``.seamfree``: the ledger of acquisitions, the server's database and log, and its address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from flows.environment import WATCHER, prepare_environment
+from pipeline.acquisitions.place import SERVER, ledger_of, place_of, watch_hold
+from pipeline.engine.cluster import client_environment
+from pipeline.engine.parent import dies_with_parent
+from pipeline.errors import ClusterError, ConfigError
+from pipeline.site import join_site
+from pipeline.stores.hold import hold, is_held
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.acquisitions.rules import WatchRules
+    from pipeline.config import RunConfig
+
+__all__ = ["Watch", "watch"]
+
+log = logging.getLogger(__name__)
+
+_LOST = timedelta(seconds=30)
+"""A scan that has been about to start for so long, and is not at work, has lost its process."""
+
+_START = 120.0
+"""Seconds that a server may take to answer; a first start makes its database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What a watcher is told.
+
+    Parameters
+    ----------
+    folder, output : Path
+        The folder that is watched, and that of the results.
+    config : RunConfig
+        How acquisitions are segmented.
+    rules : WatchRules
+        When they are finished.
+    every : float
+        Seconds between two scans, where there is no `cron`.
+    cron : str, optional
+        When to scan, as cron has it.
+    at_once : int
+        Acquisitions that are segmented at the same time.
+    notify : str, optional
+        URL that is told what has become of each.
+    """
+
+    folder: Path
+    output: Path
+    config: RunConfig
+    rules: WatchRules
+    every: float = 30.0
+    cron: str | None = None
+    at_once: int = 1
+    notify: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What its deployments are called."""
+        return f"{self.folder.name or 'root'} to {self.output.name or 'root'}"
+
+
+def watch(wanted: Watch) -> None:
+    """Serve until the process is ended.
+
+    Raises
+    ------
+    ConfigError
+        If the folder is not there, or the output cannot be used.
+    StoreError
+        If another watcher is at work on the output.
+    ClusterError
+        If Prefect's server does not start.
+    """
+    if not wanted.folder.is_dir():
+        raise ConfigError(f"{wanted.folder}: no such folder to watch")
+    place = place_of(wanted.output)
+    with hold(watch_hold(wanted.output)), _server(place) as url:
+        os.environ |= {"PREFECT_API_URL": url, WATCHER: str(os.getpid())}
+        with join_site(wanted.config) as (_, address):
+            os.environ.update(client_environment(address))
+            _serve(wanted, url)
+
+
+@contextmanager
+def _server(place: Path) -> Iterator[str]:
+    """Give the server that Prefect's settings name, else start one and start it again whenever it ends."""
+    if url := os.environ.get("PREFECT_API_URL"):
+        yield url
+        return
+    prepare_environment()
+    port = _free_port(place)
+    url = f"http://127.0.0.1:{port}/api"
+    ended = threading.Event()
+    process = _start_server(place, port)
+
+    def keep() -> None:
+        nonlocal process
+        while not ended.wait(1):
+            if process.poll() is not None:
+                log.warning("Prefect's server has ended (%s) and is started again", process.returncode)
+                process = _start_server(place, port)
+
+    try:
+        _wait_for(url, process, place)
+        (place / SERVER).write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
+        threading.Thread(target=keep, name="server", daemon=True).start()
+        yield url
+    finally:
+        ended.set()
+        process.terminate()
+        (place / SERVER).unlink(missing_ok=True)
+
+
+def _free_port(place: Path) -> int:
+    """Give the port of the watcher before, so that bookmarks and runs that wait for the server find it, or another."""
+    try:
+        wanted = int(json.loads((place / "port.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        wanted = 0
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found = int(probe.getsockname()[1])
+        (place / "port.json").write_text(str(found), encoding="utf-8")
+        return found
+    raise ClusterError("no port of the loopback interface is free")
+
+
+def _start_server(place: Path, port: int) -> subprocess.Popen[bytes]:
+    database = place / "prefect.db"
+    environment = {
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database.absolute()}",
+        "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api",
+        # Leases of a killed run end by themselves, also when the server was killed with it.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P2D",
+        # What waits for its turn has it soon after the one before has ended.
+        "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "3",
+    }
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with (place / "server.log").open("ab") as output:
+        return subprocess.Popen(
+            command, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            preexec_fn=dies_with_parent,
+        )  # fmt: skip
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], place: Path) -> None:
+    import httpx
+
+    deadline = monotonic() + _START
+    pause = threading.Event()
+    while True:
+        try:
+            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        if process.poll() is not None or monotonic() > deadline:
+            raise ClusterError(f"Prefect's server does not start; see {place / 'server.log'}")
+        pause.wait(0.2)
+
+
+def _serve(wanted: Watch, url: str) -> None:
+    """Register both deployments, and run what is scheduled for them; again, should the runner lose its server."""
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+    from prefect.runner import Runner
+
+    class QuietRunner(Runner):
+        """One that leaves signals to the watcher, which ends all at once."""
+
+        def handle_sigterm(self, *_args: Any, **_named: Any) -> None:  # noqa: ANN401
+            """Do nothing: the watcher's own thread is about to end the process."""
+
+    from flows.acquisitions import scan
+    from flows.notify import save_webhook
+    from flows.segment import segment_image
+
+    if wanted.notify is not None:
+        save_webhook(wanted.notify)
+    config = wanted.config.model_copy(update={"identify": "content"})
+    shared: dict[str, Any] = {"tags": ["seamfree"], "entrypoint_type": _module_path()}
+    segmenting = segment_image.to_deployment(
+        wanted.name,
+        description=f"Segments an image of {wanted.folder}.",
+        parameters={
+            "output": str(wanted.output.absolute()), "config": config.model_dump(mode="json"), "renew": True,
+        },
+        concurrency_limit=ConcurrencyLimitConfig(limit=wanted.at_once),
+        **shared,
+    )  # fmt: skip
+    scanning = scan.to_deployment(
+        wanted.name,
+        description=f"Looks for acquisitions in {wanted.folder} that are finished, and has each segmented once.",
+        parameters={
+            "folder": str(wanted.folder.absolute()), "output": str(wanted.output.absolute()),
+            "config": config.model_dump(mode="json"), "rules": wanted.rules.model_dump(mode="json"),
+            "deployment": f"{segment_image.name}/{wanted.name}",
+        },
+        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
+        **({"cron": wanted.cron} if wanted.cron else {"interval": timedelta(seconds=wanted.every)}),
+        **shared,
+    )  # fmt: skip
+    # Outside of an event loop, Prefect gives these themselves, and no coroutines.
+    deployments: list[Any] = [segmenting, scanning]
+    _free_scans(f"{scan.name}/{wanted.name}", wanted.output, timedelta())
+    threading.Thread(
+        target=_keep_scans_free, args=(f"{scan.name}/{wanted.name}", wanted.output), name="scans", daemon=True
+    ).start()
+    log.warning("watching %s; Prefect shows it at %s", wanted.folder, url.removesuffix("/api"))
+    while True:
+        runner = QuietRunner(
+            name="seamfree", pause_on_shutdown=False, query_seconds=2, prefetch_seconds=0, limit=None
+        )  # fmt: skip
+        for deployment in deployments:
+            runner.add_deployment(deployment)
+        try:
+            asyncio.run(runner.start())
+        except Exception as error:  # noqa: BLE001 (whatever ended it, what is finished must still be segmented)
+            log.warning("serving was interrupted (%s: %s) and goes on", type(error).__name__, error)
+
+
+def _keep_scans_free(deployment: str, output: Path) -> None:
+    pause = threading.Event()
+    while not pause.wait(_LOST.total_seconds() / 2):
+        _free_scans(deployment, output, _LOST)
+
+
+def _free_scans(deployment: str, output: Path, age: timedelta) -> None:
+    """End the records of scans that no process is at work on: while one counts as running, no other one starts.
+
+    A scan loses its process with a watcher that is killed, or before it has one, with a server that is.
+    """
+    from httpx import HTTPError
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterDeploymentId,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+    from prefect.client.schemas.sorting import FlowRunSort
+    from prefect.exceptions import ObjectNotFound, PrefectException
+    from prefect.states import Crashed
+
+    try:
+        with get_client(sync_client=True) as client:
+            served = client.read_deployment_by_name(deployment)
+            at_work = FlowRunFilter(
+                deployment_id=FlowRunFilterDeploymentId(any_=[served.id]),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING])),
+            )
+            for run in client.read_flow_runs(
+                flow_run_filter=at_work, sort=FlowRunSort.EXPECTED_START_TIME_ASC, limit=100
+            ):
+                if is_held(ledger_of(output).with_name("scan")):
+                    return
+                if run.state is not None and datetime.now(UTC) - run.state.timestamp >= age:
+                    client.set_flow_run_state(run.id, Crashed(message="its process has ended"), force=True)
+    except ObjectNotFound:
+        return  # the first watcher of this name
+    except (HTTPError, PrefectException) as error:
+        log.warning("scans could not be looked at (%s), and are later", " ".join(str(error).split())[:200])
+
+
+def _module_path() -> Any:  # noqa: ANN401 (an enumeration of Prefect's)
+    from prefect.types.entrypoint import EntrypointType
+
+    return EntrypointType.MODULE_PATH

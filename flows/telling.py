@@ -1,0 +1,117 @@
+"""What Prefect's pages show of an image: how far it is, and, at the end, what came of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from httpx import HTTPError
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.exceptions import PrefectException
+
+from pipeline.progress import JobDone, StageStarted, listening_too
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from pipeline.planning import RunPlan
+    from pipeline.progress import Event
+    from pipeline.run import ImageReport
+
+__all__ = ["publish_outcome", "recordable", "showing_progress"]
+
+log = logging.getLogger(__name__)
+
+_PAUSE = 2.0
+"""Seconds between two updates of a bar."""
+
+
+def recordable(text: str) -> str:
+    """Replace what Prefect cannot send to its server."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+@contextmanager
+def _not_vital() -> Iterator[None]:
+    """Log that the server could not be told, and go on: a result does not depend on it."""
+    try:
+        yield
+    except (HTTPError, PrefectException) as error:
+        log.warning("the server could not be told (%s)", type(error).__name__)
+
+
+@contextmanager
+def showing_progress(plan: RunPlan) -> Iterator[None]:
+    """Keep a progress artifact for the stage that has most of the work: that of the network's tiles."""
+    bar: UUID | None = None
+    with _not_vital():
+        # Outside of an event loop it is no coroutine.
+        bar = create_progress_artifact(  # type: ignore[assignment]
+            progress=0.0, key="seamfree-progress", description=recordable(f"Tiles of {plan.name}")
+        )
+    total = done = 0
+    told = monotonic()
+
+    def listen(event: Event) -> None:
+        nonlocal total, done, told
+        match event:
+            case StageStarted(_, "segment", jobs, finished):
+                total, done = jobs, finished
+            case JobDone(_, "segment", _):
+                done += 1
+            case _:
+                return
+        if bar is not None and (done == total or monotonic() - told > _PAUSE):
+            told = monotonic()
+            with _not_vital():
+                update_progress_artifact(artifact_id=bar, progress=100.0 * done / max(total, 1))
+
+    with listening_too(listen):
+        yield
+
+
+def publish_outcome(report: ImageReport) -> None:
+    """Put what came of an image where people look: a table of the stages' seconds, and a summary."""
+    if report.result is None:
+        return
+    with _not_vital():
+        _publish_outcome(report, report.result)
+
+
+def _publish_outcome(report: ImageReport, result: str) -> None:
+    provenance = json.loads((Path(result) / "seamfree.json").read_text(encoding="utf-8"))
+    stages: dict[str, Any] = provenance["timings"]["stages"]
+    rows = [{"stage": stage, "seconds": seconds} for stage, seconds in stages.items()]
+    create_table_artifact(rows, key="seamfree-stages", description=recordable(f"Stages of {report.name}, in seconds"))
+    audit = provenance["audit"].get("passed")
+    verdict = {True: "passed", False: "failed", None: "not made"}[audit]
+    source, plan = provenance["plan"]["source"], provenance["plan"]
+    shape = ", ".join(f"{axis} {length}" for axis, length in zip("TCZYX", source["shape"], strict=True) if length > 1)
+    objects = provenance.get("objects")
+    found = "semantic labels" if objects is None else f"{objects:,} objects"
+    lines = [
+        f"# {recordable(report.name)}",
+        "",
+        f"**{found}** in {shape}; audit of seams {verdict}",
+        "",
+        f"- image: `{recordable(source['path'])}`",
+        f"- result: `{recordable(result)}`",
+        f"- model: `{recordable(str(plan['model']))}`, {plan['precision']}, tiles of {plan['core']}",
+        f"- seconds: {report.seconds:.1f}",
+    ]
+    page = Path(result.removesuffix(".ome.zarr") + ".report.html")
+    if page.exists():
+        lines.append(f"- report: [{recordable(page.name)}]({page.as_uri()})")
+    create_markdown_artifact(
+        "\n".join(lines), key="seamfree-image", description=recordable(f"Outcome of {report.name}")
+    )

@@ -1,0 +1,235 @@
+"""The ledger of acquisitions: what was seen in a folder, and which contents were segmented, by which run.
+
+One SQLite file beside the results. Whatever is decided is written in a transaction before it is done, so that a crash
+at any moment leaves a state from which the next scan goes on. Written by one scan at a time and read by anybody; it
+keeps no log beside it, which file systems of a network could not share.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal, Self
+
+from pipeline.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import TracebackType
+
+__all__ = ["LEDGER", "Acquisition", "AcquisitionLedger", "Sighting"]
+
+LEDGER = "acquisitions.sqlite"
+
+_WAIT = 30.0
+"""Seconds that one process waits for another that writes."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS sightings (
+    path TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, since REAL NOT NULL, state TEXT NOT NULL, reason TEXT,
+    content TEXT
+);
+CREATE TABLE IF NOT EXISTS acquisitions (
+    content TEXT NOT NULL, recipe TEXT NOT NULL, path TEXT NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL,
+    attempt INTEGER NOT NULL, run TEXT, reason TEXT, result TEXT, objects INTEGER, since REAL NOT NULL,
+    PRIMARY KEY (content, recipe)
+);
+CREATE INDEX IF NOT EXISTS by_state ON acquisitions (state);
+CREATE INDEX IF NOT EXISTS by_name ON acquisitions (name);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What is known of a file or folder that may be an acquisition.
+
+    Parameters
+    ----------
+    path : str
+        Where it lies.
+    fingerprint : str
+        Of its sizes and times.
+    since : float
+        When it was first seen so, in seconds since 1970, by the clock of the machine that scans.
+    state : str
+        ``"growing"``, or still but ``"waiting"`` (for something beside it, or because it cannot be read yet),
+        ``"quarantined"``, ``"part"`` of another one, or ``"known"``: its content is in the ledger.
+    reason : str, optional
+        What is waited for, or wrong.
+    content : str, optional
+        SHA-256 of what is known.
+    """
+
+    path: str
+    fingerprint: str
+    since: float
+    state: Literal["growing", "waiting", "quarantined", "part", "known"]
+    reason: str | None = None
+    content: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acquisition:
+    """A content to be segmented in a certain way, once.
+
+    Parameters
+    ----------
+    content : str
+        SHA-256 of its files.
+    recipe : str
+        Digest of the model and of the settings.
+    path, name : str
+        Where it was seen first, and the name of its result.
+    state : str
+        ``"claimed"`` (a run is to be started), ``"started"``, ``"done"``, ``"failed"``, ``"cancelled"`` by a person, or
+        ``"replaced"``: when its run began, the file was gone or had another content.
+    attempt : int
+        Number of the run, from 1 on.
+    run : str, optional
+        What the orchestrator calls the run.
+    reason : str, optional
+        Why it failed.
+    result : str, optional
+        Path of the result.
+    objects : int, optional
+        Number of objects.
+    since : float
+        Time of the last change of state, in seconds since 1970.
+    """
+
+    content: str
+    recipe: str
+    path: str
+    name: str
+    state: Literal["claimed", "started", "done", "failed", "cancelled", "replaced"]
+    attempt: int
+    run: str | None
+    reason: str | None
+    result: str | None
+    objects: int | None
+    since: float
+
+
+_SIGHTING = ", ".join(field.name for field in fields(Sighting))
+_ACQUISITION = ", ".join(field.name for field in fields(Acquisition))
+
+
+class AcquisitionLedger:
+    """Sightings and acquisitions of one output folder.
+
+    Parameters
+    ----------
+    path : Path
+        The SQLite file; made, with its folder, where it is missing.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be made or is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._telling("opened"):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StoreError(f"{path.parent}: cannot be made ({error.strerror or error})") from error
+            self._connection = sqlite3.connect(path, timeout=_WAIT, check_same_thread=False)
+            self._connection.executescript(_SCHEMA)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    @contextmanager
+    def _telling(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"{self.path}: the ledger of acquisitions cannot be {what} ({error}); make sure that there is room "
+                "and that it may be written to; removed, it is made anew, and results that are there stay"
+            ) from error
+
+    def sightings(self) -> dict[str, Sighting]:
+        """Give all sightings, by path."""
+        with self._telling("read"), closing(self._connection.execute(f"SELECT {_SIGHTING} FROM sightings")) as rows:
+            return {row[0]: Sighting(*row) for row in rows}
+
+    def note(self, *sightings: Sighting) -> None:
+        """Keep what is known of files, in one transaction."""
+        marks = ", ".join("?" * len(fields(Sighting)))
+        with self._telling("written"), self._connection:
+            self._connection.executemany(
+                f"INSERT OR REPLACE INTO sightings ({_SIGHTING}) VALUES ({marks})",
+                [tuple(getattr(sighting, field.name) for field in fields(Sighting)) for sighting in sightings],
+            )
+
+    def forget(self, paths: list[str]) -> None:
+        """Drop sightings of files that have gone; what was segmented stays known."""
+        with self._telling("written"), self._connection:
+            self._connection.executemany("DELETE FROM sightings WHERE path = ?", [(path,) for path in paths])
+
+    def claim(self, content: str, recipe: str, path: str, name: str, now: float) -> Acquisition | None:
+        """Claim a content for a run that is to be started; None if it was claimed before, by whomever.
+
+        One that had been replaced before its run began is claimed anew.
+        """
+        with self._telling("written"), self._connection:
+            made = self._connection.execute(
+                f"INSERT INTO acquisitions ({_ACQUISITION}) VALUES (?, ?, ?, ?, 'claimed', 1, NULL, NULL, NULL, NULL, "
+                "?) ON CONFLICT (content, recipe) DO UPDATE SET path = excluded.path, name = excluded.name, state = "
+                "'claimed', attempt = attempt + 1, run = NULL, reason = NULL, since = excluded.since "
+                "WHERE state = 'replaced'",
+                (content, recipe, path, name, now),
+            )
+        return self.find(content, recipe) if made.rowcount else None
+
+    def claim_failed(self, now: float) -> int:
+        """Claim anew what has failed or was cancelled, and say how many these are."""
+        with self._telling("written"), self._connection:
+            made = self._connection.execute(
+                "UPDATE acquisitions SET state = 'claimed', attempt = attempt + 1, run = NULL, reason = NULL, "
+                "since = ? WHERE state IN ('failed', 'cancelled')",
+                (now,),
+            )
+        return made.rowcount
+
+    def change(self, held: Acquisition, changed: Acquisition) -> bool:
+        """Replace an acquisition's entry, unless another process has changed it meanwhile; say whether it was done."""
+        names = ("path", "name", "state", "attempt", "run", "reason", "result", "objects", "since")
+        assigned = ", ".join(f"{name} = ?" for name in names)
+        with self._telling("written"), self._connection:
+            made = self._connection.execute(
+                f"UPDATE acquisitions SET {assigned} WHERE content = ? AND recipe = ? AND state = ? AND attempt = ?",
+                (*(getattr(changed, name) for name in names), held.content, held.recipe, held.state, held.attempt),
+            )
+        return made.rowcount == 1
+
+    def acquisitions(self, *states: str) -> list[Acquisition]:
+        """Give the acquisitions in certain states, all where none is named, the latest change last."""
+        where = f"WHERE state IN ({', '.join('?' * len(states))})" if states else ""
+        query = f"SELECT {_ACQUISITION} FROM acquisitions {where} ORDER BY since, content"
+        with self._telling("read"), closing(self._connection.execute(query, states)) as rows:
+            return [Acquisition(*row) for row in rows]
+
+    def find(self, content: str, recipe: str) -> Acquisition | None:
+        """Give the entry of a content and a recipe."""
+        query = f"SELECT {_ACQUISITION} FROM acquisitions WHERE content = ? AND recipe = ?"
+        with self._telling("read"):
+            row = self._connection.execute(query, (content, recipe)).fetchone()
+        return None if row is None else Acquisition(*row)
+
+    def occupant(self, name: str) -> Acquisition | None:
+        """Give who has the name of a result: the latest one that was not given up."""
+        query = f"SELECT {_ACQUISITION} FROM acquisitions WHERE name = ? ORDER BY since DESC LIMIT 1"
+        with self._telling("read"):
+            row = self._connection.execute(query, (name,)).fetchone()
+        return None if row is None else Acquisition(*row)

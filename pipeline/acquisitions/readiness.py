@@ -1,0 +1,180 @@
+"""Finished means finished: still, whole, and with nothing beside it that says otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tifffile
+
+from pipeline.errors import ImageError
+from pipeline.images.content import content_sha256
+from pipeline.images.discover import result_name
+from pipeline.images.opening import open_coarser, open_image
+from pipeline.images.tiff_metadata import images_described
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.acquisitions.rules import WatchRules
+    from pipeline.images.source import ImageSource
+
+__all__ = ["Broken", "Ready", "Waiting", "examine", "fingerprint", "why_held_back"]
+
+_UNFINISHED = (".tmp", ".part", ".partial", ".filepart", ".crdownload", ".download", ".lock")
+"""What programs append to, or put around, the name of a file that they are still writing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """An acquisition that may be finished later.
+
+    Parameters
+    ----------
+    reason : str
+        What is waited for, in one line.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """An acquisition that is still, and cannot be segmented as it is.
+
+    Parameters
+    ----------
+    reason : str
+        What is wrong, in one line, and what to do.
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """An acquisition that is finished.
+
+    Parameters
+    ----------
+    content : str
+        SHA-256 of all its files.
+    files : tuple of str
+        The files that it consists of, in the order of their names; the path itself where that is a folder. Whichever
+        file of several is opened, the first one stands for all.
+    """
+
+    content: str
+    files: tuple[str, ...]
+
+
+def fingerprint(path: Path) -> str:
+    """Give what changes when an acquisition grows: a digest of sizes and times of all that is below its path.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be looked at, for it has just gone, for instance.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        for name, stat in _stats(path):
+            digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode(errors="surrogateescape"))
+    except OSError as error:
+        raise ImageError(f"{error.filename or path}: cannot be looked at ({error.strerror or error})") from error
+    return digest.hexdigest()
+
+
+def _stats(path: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Give what is known of a file, or of everything in a folder, in an order that does not change by itself."""
+    if not os.path.isdir(path):  # noqa: PTH112 (it fails for fewer links than `Path.is_dir`)
+        yield "", path.stat()
+        return
+    waiting = [path]
+    while waiting:
+        here = waiting.pop()
+        with os.scandir(here) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry.path))
+                else:
+                    yield os.path.relpath(entry.path, path), entry.stat()
+
+
+def why_held_back(path: Path, rules: WatchRules) -> str | None:
+    """Say what beside an acquisition tells that it is not finished, None if nothing does.
+
+    Parameters
+    ----------
+    path : Path
+        The acquisition.
+    rules : WatchRules
+        With the name of the sentinel.
+    """
+    for suffix in _UNFINISHED:
+        for name in (path.name + suffix, f".{path.name}{suffix}", result_name(path.name) + suffix):
+            if os.path.lexists(beside := path.with_name(name)):
+                return f"{beside.name} is still there, which its writer holds"
+    if rules.sentinel is not None:
+        wanted = rules.sentinel.format(name=path.name, stem=result_name(path.name))
+        if not os.path.lexists(path.with_name(wanted)):
+            return f"{wanted}, which tells that it is finished, is not there"
+    return None
+
+
+def examine(path: Path, rules: WatchRules, series: int | None = None) -> Ready | Broken:
+    """Open an acquisition that is still, see whether its metadata agree with its pixels, and read all its bytes once.
+
+    Parameters
+    ----------
+    path : Path
+        The acquisition.
+    rules : WatchRules
+        What missing chunks mean.
+    series : int, optional
+        Which image of a file that holds several.
+
+    Returns
+    -------
+    Ready or Broken
+    """
+    try:
+        source = open_image(path.absolute(), series)
+    except ImageError as error:
+        return Broken(str(error))
+    try:
+        if not path.is_dir() and (reason := _why_undescribed(path)):
+            return Broken(reason)
+        if rules.missing_chunks == "wait":
+            for resolution in (source, *open_coarser(path.absolute(), series)):
+                if reason := _why_incomplete(resolution):
+                    return Broken(reason)
+        # A folder is one acquisition, whatever lies in it.
+        files = [] if path.is_dir() else sorted(str(file.absolute()) for file in source.files())
+        return Ready(content_sha256(source), tuple(files) or (str(path.absolute()),))
+    except ImageError as error:
+        return Broken(str(error))
+    finally:
+        source.close()
+
+
+def _why_undescribed(path: Path) -> str | None:
+    """Say that a file is one of a set that another file describes, which would have named it were it there."""
+    with tifffile.TiffFile(path) as file:
+        if not file.is_ome or images_described(file):
+            return None
+    return f"{path}: the file of its set that describes the image is not there, or does not name this one"
+
+
+def _why_incomplete(source: ImageSource) -> str | None:
+    """Say how many pieces an image is short of, None if all are there."""
+    present, total = source.pieces()
+    if present >= total:
+        return None
+    return (
+        f"{source.info.path}: {total - present} of {total} chunks, strips or planes are not there; if what is missing "
+        "is meant to be zeros, set missing_chunks: zeros"
+    )

@@ -1,0 +1,54 @@
+"""When an acquisition counts as finished, and what is done about those that never are: a user's wishes, validated."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from pipeline.config import Settings, Whole
+
+__all__ = ["WatchRules"]
+
+Seconds = Annotated[float, Field(ge=0, le=30 * 86400, allow_inf_nan=False)]
+
+
+class WatchRules(Settings):
+    """How a watched folder is looked through."""
+
+    settle: Seconds = Field(
+        default=30.0,
+        description="Seconds for which the size and the times of all files of an acquisition must have been still.",
+    )
+    patience: Seconds = Field(
+        default=600.0,
+        description="Seconds for which an acquisition that is still, and cannot be read or is not complete, is waited "
+        "for; then it is put in quarantine, and looked at again when it changes.",
+    )
+    sentinel: str | None = Field(
+        default=None,
+        description="Name of a file that the microscope writes beside an acquisition when it is finished, such as "
+        "'{name}.done', where {name} stands for the acquisition's file name and {stem} for that without suffix.",
+    )
+    missing_chunks: Literal["wait", "zeros"] = Field(
+        default="wait",
+        description="What it means that chunks, strips or planes are not there: wait, as for a writer at work; or "
+        "zeros, as the formats have it, for writers that leave out what is empty.",
+    )
+    attempts: Whole = Field(
+        default=3, ge=1, le=100, description="How often a run is started again that died, or whose server did."
+    )
+
+    @field_validator("sentinel")
+    @classmethod
+    def _is_a_name(cls, value: str | None) -> str | None:
+        """Refuse what is no name of a file beside the acquisition."""
+        if value is None:
+            return None
+        try:
+            example = value.format(name="a.tif", stem="a")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError("only {name} and {stem} may stand in braces") from error
+        if not example or "/" in example or example in (".", "..") or "\0" in example:
+            raise ValueError("a name of a file is wanted, without a folder")
+        return value

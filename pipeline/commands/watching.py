@@ -1,0 +1,97 @@
+"""`seamfree watch`, `seamfree submit` and `seamfree status`: acquisitions that come in while nobody looks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.commands.options import Channels, Config, Device, Instances, Model, Precision, Workers, settings_of
+from pipeline.errors import ConfigError
+from pipeline.interrupt import ending_at_signals
+from pipeline.printing import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _service(name: str) -> Callable[..., Any]:
+    """Find what the layer above offers, which this one does not import."""
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group="seamfree.orchestrators", name=name):
+        found: Callable[..., Any] = entry.load()
+        return found
+    raise ConfigError("the flows of seamfree are not installed; install seamfree again")
+
+
+@ending_at_signals()
+def watch(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder into which acquisitions come.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
+    model: Model = None,
+    config: Config = None,
+    instances: Instances = None,
+    channel: Channels = None,
+    precision: Precision = None,
+    device: Device = None,
+    workers: Workers = None,
+    every: Annotated[float, typer.Option(min=1, help="Seconds between two looks at the folder.")] = 30.0,
+    cron: Annotated[str | None, typer.Option(help="When to look instead, as cron has it: '*/10 * * * *'.")] = None,
+    settle: Annotated[float, typer.Option(min=0, help="Seconds for which files must have been still.")] = 30.0,
+    patience: Annotated[float, typer.Option(min=0, help="Seconds until what stays broken is given up.")] = 600.0,
+    sentinel: Annotated[str | None, typer.Option(help="File that tells that one is finished: '{name}.done'.")] = None,
+    missing_chunks: Annotated[str, typer.Option(help="What is not there: wait for it, or zeros.")] = "wait",
+    at_once: Annotated[int, typer.Option(min=1, help="Images that are segmented at the same time.")] = 1,
+    notify: Annotated[str | None, typer.Option(help="URL that is told what becomes of each image.")] = None,
+) -> None:
+    """Segment each finished acquisition of a folder once, until interrupted."""
+    from pydantic import ValidationError
+
+    from pipeline.acquisitions.rules import WatchRules
+
+    settings = settings_of(
+        config, model=model, instances=instances, channels=channel, precision=precision, device=device, workers=workers
+    )
+    try:
+        rules = WatchRules.model_validate(
+            {"settle": settle, "patience": patience, "sentinel": sentinel, "missing_chunks": missing_chunks}
+        )
+    except ValidationError as error:
+        found = error.errors()[0]
+        raise ConfigError(f"--{str(found['loc'][0]).replace('_', '-')}: {found['msg']}") from error
+    _service("watch")(folder, output, settings, rules, every=every, cron=cron, at_once=at_once, notify=notify)
+
+
+def status(
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The watcher's folder of results.")],
+    as_json: Annotated[bool, typer.Option("--json", help="All that is known, as JSON.")] = False,
+) -> None:
+    """Say what a watcher knows: acquisitions segmented, running, waited for, in quarantine."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from pipeline.acquisitions.ledger import AcquisitionLedger
+    from pipeline.acquisitions.place import ledger_of
+    from pipeline.display import acquisition_table
+    from pipeline.stores.hold import is_held
+
+    path = ledger_of(output)
+    if not path.is_file():
+        raise ConfigError(f"{output}: no watcher has put results there; `seamfree watch DIR -o {output}` does")
+    with AcquisitionLedger(path) as ledger:
+        sightings, acquisitions = list(ledger.sightings().values()), ledger.acquisitions()
+    alive = is_held(path.with_name("watch"))
+    if as_json:
+        facts = {
+            "watcher": alive,
+            "acquisitions": [asdict(each) for each in acquisitions],
+            "files": [asdict(each) for each in sightings],
+        }
+        typer.echo(json.dumps(facts, indent=2))
+        return
+    Console().print(acquisition_table(acquisitions, sightings))
+    typer.echo(printable(f"a watcher is {'at work on' if alive else 'not at work on'} {output}"))

@@ -1,0 +1,233 @@
+"""The ledger of acquisitions, and scans of a folder: what is claimed, when, and that it is claimed once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import zarr
+
+from pipeline.acquisitions.ledger import Acquisition, AcquisitionLedger
+from pipeline.acquisitions.readiness import Broken, Ready, examine, fingerprint, why_held_back
+from pipeline.acquisitions.rules import WatchRules
+from pipeline.acquisitions.scanning import Found, RunState, Scan, scan
+from pipeline.errors import StoreError
+
+RULES = WatchRules(settle=10, patience=100)
+
+
+@dataclass
+class Recorder:
+    """Runs that do nothing: a list of what was asked for, and what is said of each."""
+
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    states: dict[str, RunState] = field(default_factory=dict)
+    dies: bool = False
+
+    def start(self, acquisition: Acquisition, key: str) -> str:
+        if key not in [known for _, known in self.asked]:
+            self.asked.append((acquisition.name, key))
+        if self.dies:
+            raise KeyboardInterrupt
+        return key
+
+    def look(self, run: str) -> RunState:
+        return self.states.get(run, RunState("alive"))
+
+
+class Place:
+    """A folder that is scanned by a clock of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder, self.output = path / "in", path / "out"
+        self.folder.mkdir()
+        self.now, self.runs, self.recipe, self.rules, self.queue = 0.0, Recorder(), "recipe", RULES, 16
+
+    def scan(self, after: float = 11.0) -> Found:
+        self.now += after
+        order = Scan(self.folder, self.output, self.recipe, self.rules, queue=self.queue, clock=lambda: self.now)
+        with AcquisitionLedger(self.output / "ledger") as ledger:
+            return scan(order, ledger, self.runs)
+
+    def settle(self) -> Found:
+        self.scan()
+        return self.scan()
+
+    def held(self) -> dict[str, Acquisition]:
+        with AcquisitionLedger(self.output / "ledger") as ledger:
+            return {held.name: held for held in ledger.acquisitions()}
+
+    def write(self, name: str, seed: int = 0) -> Path:
+        pixels = np.random.default_rng(seed).integers(0, 255, (16, 20), dtype=np.uint8)
+        tifffile.imwrite(self.folder / name, pixels)
+        return self.folder / name
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def test_a_file_is_claimed_when_it_has_been_still(place: Place) -> None:
+    path = place.write("a.tif")
+    assert place.scan().growing == [str(path)]
+    assert place.scan(after=9).growing == [str(path)]
+    os.utime(path, ns=(1, 1))
+    assert place.scan(after=9).growing == [str(path)]
+    assert place.scan(after=11).started == ["a"]
+    for _ in range(3):
+        assert place.scan().running == ["a"]
+    assert len(place.runs.asked) == 1
+
+
+def test_the_same_content_is_claimed_once(place: Place) -> None:
+    path = place.write("a.tif")
+    place.settle()
+    place.runs.states[place.runs.asked[0][1]] = RunState("done")
+    path.rename(place.folder / "b.tif")
+    place.write("c.tif")
+    place.settle()
+    assert [name for name, _ in place.runs.asked] == ["a"]
+    place.write("b.tif", seed=1)
+    place.settle()
+    assert [name for name, _ in place.runs.asked] == ["a", "b"]
+    place.runs.states[place.runs.asked[1][1]] = RunState("done")
+    place.recipe = "another"
+    place.settle()
+    assert len(place.runs.asked) == 4
+
+
+def test_a_scan_that_dies_after_its_claim_neither_loses_nor_doubles(place: Place) -> None:
+    place.write("a.tif")
+    place.scan()
+    place.runs.dies = True
+    with pytest.raises(KeyboardInterrupt):
+        place.scan()
+    assert place.held()["a"].state == "claimed"
+    place.runs.dies = False
+    assert place.scan().started == ["a"]
+    assert len(place.runs.asked) == 1
+
+
+def test_runs_that_die_are_started_again_and_given_up_in_the_end(place: Place) -> None:
+    place.write("a.tif")
+    place.settle()
+    for attempt in (1, 2, 3):
+        assert place.held()["a"].attempt == attempt
+        place.runs.states[place.runs.asked[-1][1]] = RunState("dead", "power cut")
+        place.scan()
+    assert place.held()["a"].state == "failed"
+    assert "power cut" in str(place.held()["a"].reason)
+    assert len({key for _, key in place.runs.asked}) == 3
+
+
+def test_a_file_that_was_replaced_before_its_run_is_segmented_as_it_is_now(place: Place) -> None:
+    place.write("a.tif")
+    copy = place.write("other.tif")
+    place.settle()
+    place.write("a.tif", seed=1)
+    place.settle()
+    assert place.held()["a"].attempt == 1
+    assert len(place.runs.asked) == 1  # one run at a time for each result
+    place.runs.states[place.runs.asked[0][1]] = RunState("replaced", "changed")
+    place.settle()
+    # The new content under its name, and the old one, of which a copy is there.
+    assert sorted(name for name, _ in place.runs.asked[1:]) == ["a", "other"]
+    assert copy.exists()
+
+
+def test_what_stays_broken_is_quarantined_until_it_changes(place: Place) -> None:
+    path = place.write("a.tif")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:200])
+    assert str(path) in place.settle().waiting
+    found = place.scan(after=120)
+    assert "truncated" in found.quarantined[str(path)]
+    assert found.notable
+    again = place.scan()
+    assert str(path) in again.quarantined
+    assert not again.notable
+    path.write_bytes(whole)
+    assert place.settle().started == ["a"]
+
+
+def test_no_more_runs_than_the_queue_takes(place: Place) -> None:
+    place.queue = 2
+    for number in range(5):
+        place.write(f"{number}.tif", seed=number)
+    found = place.settle()
+    assert len(found.started) == 2
+    assert found.queued == 3
+    place.runs.states[place.runs.asked[0][1]] = RunState("done")
+    assert len(place.scan().started) == 1
+
+
+def test_what_lies_beside_a_file_holds_it_back(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    path.touch()
+    assert why_held_back(path, RULES) is None
+    for name in ("a.tif.part", ".a.tif.tmp", "a.lock"):
+        (tmp_path / name).touch()
+        assert name in str(why_held_back(path, RULES))
+        (tmp_path / name).unlink()
+    rules = RULES.model_copy(update={"sentinel": "{stem}.done"})
+    assert "a.done" in str(why_held_back(path, rules))
+    (tmp_path / "a.done").touch()
+    assert why_held_back(path, rules) is None
+
+
+def test_chunks_that_are_not_there_are_waited_for(tmp_path: Path) -> None:
+    array = zarr.create_array(tmp_path / "a.zarr", shape=(8, 8), chunks=(4, 4), dtype="uint8")
+    array[:4] = 1
+    before = fingerprint(tmp_path / "a.zarr")
+    seen = examine(tmp_path / "a.zarr", RULES)
+    assert isinstance(seen, Broken)
+    assert "2 of 4" in seen.reason
+    assert isinstance(examine(tmp_path / "a.zarr", RULES.model_copy(update={"missing_chunks": "zeros"})), Ready)
+    array[4:] = 1
+    assert fingerprint(tmp_path / "a.zarr") != before
+    assert isinstance(examine(tmp_path / "a.zarr", RULES), Ready)
+
+
+def test_a_file_that_another_one_describes_waits_for_it(place: Place) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (16, 20), dtype=np.uint8)
+    space = 'xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"'
+    alone = f'<?xml version="1.0"?><OME {space}><BinaryOnly MetadataFile="a.ome.tif" UUID="urn:uuid:{0:032d}"/></OME>'
+    tifffile.imwrite(place.folder / "b.ome.tif", pixels, description=alone, metadata=None)
+    assert "describes" in place.settle().waiting[str(place.folder / "b.ome.tif")]
+    data = "".join(
+        f'<TiffData IFD="0" FirstZ="{at}" PlaneCount="1"><UUID FileName="{name}.ome.tif">urn:uuid:{at:032d}</UUID>'
+        "</TiffData>"
+        for at, name in ((0, "b"), (1, "a"))
+    )
+    whole = (
+        f'<?xml version="1.0"?><OME {space} UUID="urn:uuid:{1:032d}"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+        'DimensionOrder="XYZCT" Type="uint8" SizeX="20" SizeY="16" SizeZ="2" SizeC="1" SizeT="1">'
+        f'<Channel ID="Channel:0:0" SamplesPerPixel="1"/>{data}</Pixels></Image></OME>'
+    )
+    tifffile.imwrite(place.folder / "a.ome.tif", pixels, description=whole, metadata=None)
+    assert place.settle().started == ["a"]
+    assert place.scan().waiting == {}
+    assert [name for name, _ in place.runs.asked] == ["a"]
+
+
+def test_a_change_by_another_process_is_not_overwritten(tmp_path: Path) -> None:
+    with AcquisitionLedger(tmp_path / "ledger") as one, AcquisitionLedger(tmp_path / "ledger") as two:
+        held = one.claim("content", "recipe", "a.tif", "a", 1.0)
+        assert held is not None
+        assert two.claim("content", "recipe", "b.tif", "b", 2.0) is None
+        assert two.change(held, replace(held, state="started", run="x"))
+        assert not one.change(held, replace(held, state="started", run="y"))
+        found = one.find("content", "recipe")
+        assert found is not None
+        assert found.run == "x"
+
+
+def test_a_ledger_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "ledger").write_bytes(b"no database" * 100)
+    with pytest.raises(StoreError, match="ledger of acquisitions"):
+        AcquisitionLedger(tmp_path / "ledger")
