@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from flows.notify import announce
 from flows.telling import publish_outcome, recordable, showing_progress
 from pipeline.acquisitions.place import place_of, run_hold
 from pipeline.batch import failed, open_batch, skipped, write_summary
+from pipeline.calibration import settle_plan
 from pipeline.config import RunConfig
 from pipeline.engine.cluster import connect
 from pipeline.engine.parent import dies_with_parent
@@ -43,10 +45,9 @@ from pipeline.images.discover import InputImage
 from pipeline.images.opening import open_image
 from pipeline.planning import Intent, RunPlan
 from pipeline.plates import finish_plates
-from pipeline.precision import settle_precision
 from pipeline.printing import unexpected, without_secrets
 from pipeline.progress import ImageFinished, ImageStarted, tell
-from pipeline.run import ImageReport, claim, finished, prepare
+from pipeline.run import ImageReport, claim, finished, prepare, prepare_anew
 from pipeline.site import join_site
 from pipeline.stages import run_stage, stage_names
 from pipeline.stores.hold import TakenError, hold
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
-__all__ = ["choose_precision", "plan_image", "run_plan_stage", "segment_folder", "segment_image"]
+__all__ = ["plan_image", "run_plan_stage", "segment_folder", "segment_image", "settle"]
 
 
 def _may_recover(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -94,11 +95,11 @@ def run_plan_stage(stage: str, plan: RunPlan, address: str) -> dict[str, Any]:
         return run_stage(stage, plan, executor)
 
 
-@task(name="precision", task_run_name="precision {plan.name}")
-def choose_precision(plan: RunPlan, address: str) -> RunPlan:
-    """Measure in which precision the network runs fastest with the same labels."""
+@task(name="settle", task_run_name="settle {plan.name}")
+def settle(plan: RunPlan, image: InputImage, output: str, config: RunConfig, intent: Intent, address: str) -> RunPlan:
+    """Decide what is to be measured: the precision and the tile with which the network runs fastest."""
     with connect(address) as executor:
-        return settle_precision(plan, executor)
+        return settle_plan(plan, config, partial(prepare_anew, config, image, Path(output), intent), executor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +222,8 @@ def _segment(
         if reason is not None:
             logger.info("%s: %s", image.name, reason)
             return skipped(image, plan, reason)
-        if plan.precision_open:
-            plan = choose_precision(plan, where.address)
+        if plan.precision_open or (config.planner != "off" and config.tile is None):
+            plan = settle(plan, image, output, config, where.intent, where.address)
         logger.info("%s: %d tiles of %s, plan %s", image.name, len(plan.tiles), plan.core, plan.digest[:16])
         facts: dict[str, Any] = {}
         # A limit of this name on the server, where a lab has made one, is how many images may use its GPUs at once.

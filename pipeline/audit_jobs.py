@@ -173,7 +173,7 @@ def compute_core(bench: Bench, core: Box, footprint: Footprint) -> tuple[NDArray
     """Run the network so that it sees all that a core's pixels depend on, and give their classes and scores."""
     free = 4 - bench.plan.spatial_ndim
     window = window_around(core, footprint.behind(free))
-    classes, scores, _ = bench.predictor.predict(read_scaled(bench, window), scores=True)
+    classes, scores, *_ = bench.predictor.predict(read_scaled(bench, window), scores=True)
     assert scores is not None
     crop = tuple(slice(start, start + edge) for start, edge in zip(footprint.inset, core.shape[free:], strict=True))
     return classes[crop], scores[(slice(None), *crop)]

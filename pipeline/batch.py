@@ -8,20 +8,21 @@ import os
 from collections import Counter
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from pipeline.calibration import settle_plan
 from pipeline.checking import check_settings
 from pipeline.engine.cluster import check_scheduler, connect, open_cluster
 from pipeline.errors import ConfigError, SeamfreeError, StoreError
 from pipeline.images.discover import InputImage, discover
 from pipeline.plates import finish_plates, hold_plates
-from pipeline.precision import settle_precision
 from pipeline.printing import in_one_line, unexpected
 from pipeline.progress import ImageFinished, ImageStarted, tell
-from pipeline.run import ImageReport, claim, prepare, run_image
+from pipeline.run import ImageReport, claim, prepare, prepare_anew, run_image
 from pipeline.site import choose_site
 from pipeline.stores.hold import EXPIRY, hold
 
@@ -69,9 +70,10 @@ def attempt(
     tell(ImageStarted(image.name))
     try:
         plan = prepare(config, image, output, intent)
+        remake = partial(prepare_anew, config, image, output, intent)
         with claim(plan, fresh=fresh) as reason:
             if reason is None:
-                report = run_image(settle_precision(plan, executor), executor)
+                report = run_image(settle_plan(plan, config, remake, executor), executor)
             else:
                 report = skipped(image, plan, reason)
     except Exception as error:

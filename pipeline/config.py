@@ -177,6 +177,11 @@ class RunConfig(Settings):
     tile: Whole | None = Field(
         default=None, ge=1, description="Edge of a core in pixels, rounded up to a legal one; null chooses."
     )
+    planner: Literal["auto", "measure", "off"] = Field(
+        default="auto",
+        description="Whether the tile is chosen by time: auto where it was measured, or where there is so much to do "
+        "that measuring hardly adds to it; measure in any case; off takes the largest known to do well.",
+    )
     precision: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
         default="float32",
         description="Arithmetic of the network; auto measures, on tiles of each image, which is the fastest whose "

@@ -127,6 +127,10 @@ class DetectorFacts:
         """Guess what a call on one window allocates, in bytes."""
         return PIXEL_BYTES * len(self.card.channels) * prod(window)
 
+    def flops(self, window: tuple[int, ...]) -> int:
+        """Say how much there is to do, in proportion: nobody knows what a function computes."""
+        return prod(window)
+
 
 def check_detector(config: RunConfig) -> bool:
     """Say whether a function takes the network's place, and make sure that it is there and all is said that it needs.

@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.rates import Rates
+
 __all__ = ["Intent", "Target"]
 
 
@@ -25,3 +27,8 @@ class Intent(BaseModel):
     device: Literal["cpu", "cuda"]
     worker_memory: int
     """Bytes that one worker process may use."""
+    workers: int = 1
+    rates: Rates | None = None
+    """How fast the network was measured to be, where it was."""
+    core: tuple[int, ...] | None = None
+    """Of an unfinished result that is gone on with, along the spatial axes."""

@@ -153,24 +153,28 @@ def segment_tile(plan: RunPlan, index: int) -> Record:
     window = read_scaled(bench, tile.window)
     have_read = perf_counter()
     samples = bench.samples.get(index, {})
-    classes, scores, sampled = predictor.predict(
-        window, scores=plan.probabilities != "none", samples=[_crop(plan, tile, box) for box in samples.values()]
+    predicted = predictor.predict(
+        window,
+        scores=plan.probabilities != "none",
+        samples=[_crop(plan, tile, box) for box in samples.values()],
+        reuse=True,
     )
     have_computed = perf_counter()
     crop = _crop(plan, tile, tile.owned)
-    labels = classes[crop].reshape(tile.owned.shape)
+    labels = predicted.classes[crop].reshape(tile.owned.shape)
     bench.array("labels/semantic/0").write(tile.owned, labels)
-    if scores is not None:
+    if predicted.scores is not None:
         box = plan.image_box(tile.owned, (0, len(plan.classes)))
-        kept = scores[(slice(None), *crop)].astype(plan.probabilities)
+        kept = predicted.scores[(slice(None), *crop)].astype(plan.probabilities)
         bench.array("probabilities/0").write(box, kept.reshape(box.shape))
     if samples:
-        save_arrays(samples_note(plan, index), dict(zip(samples, sampled, strict=True)))
+        save_arrays(samples_note(plan, index), dict(zip(samples, predicted.samples, strict=True)))
     have_written = perf_counter()
     if plan.instances != "none":
         note_objects(plan, index, labels)
     return {
         "pixels": tile.owned.size,
+        "reused": int(predicted.reused),
         "read": have_read - began,
         "compute": have_computed - have_read,
         "write": have_written - have_computed,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.calibration import settle_plan
 from pipeline.checking import check_settings
+from pipeline.engine.cluster import connect, open_cluster
 from pipeline.errors import SeamfreeError
 from pipeline.images.discover import discover
-from pipeline.run import prepare
+from pipeline.run import prepare, prepare_anew
 from pipeline.site import choose_site
 
 if TYPE_CHECKING:
@@ -46,21 +50,41 @@ class Overview:
         plan = self.plan
         spatial = slice(4 - plan.spatial_ndim, None)
         arithmetic = "a precision to be measured" if plan.precision_open else plan.precision
+        tiling = plan.tiling
         told = {
             "image": f"{dict(zip('TCZYX', plan.source.shape, strict=True))} {plan.source.dtype}",
             "tiles": f"{len(plan.tiles):,}, core {plan.core[spatial]}, window {plan.tiles.window_shape[spatial]}",
             "network": f"{plan.model}, {arithmetic} on {plan.device}",
             "memory": f"about {plan.window_bytes / 2**20:,.0f} MiB for a tile, in each worker",
             "disk": f"at most {plan.disk_bytes / 2**20:,.0f} MiB",
+            "time": "not measured on this device; --planner measure does it"
+            if tiling is None or tiling.seconds is None
+            else f"about {tiling.seconds:,.1f} s for the network, by {tiling.workers} workers",
             "plan": plan.digest[:16],
         }
-        return [self.input, *(f"  {name:<8}{text}" for name, text in told.items())]
+        return [self.input, *(f"  {name:<8}{text}" for name, text in told.items()), *self._alternatives()]
+
+    def _alternatives(self) -> list[str]:
+        """Tell which tiles there were to choose from, and what each would cost."""
+        plan = self.plan
+        if plan is None or plan.tiling is None or len(plan.tiling.alternatives) < 2 or plan.instances == "overlap":
+            return []
+        reasons = {"wish": "as you wish", "memory": "the largest known to do well", "time": "takes the least time"}
+        lines = [f"  tile chosen: {reasons[plan.tiling.by]}; kFLOP per pixel, memory and time of each:"]
+        for each in plan.tiling.alternatives:
+            mark = "*" if each.core == plan.core[4 - plan.spatial_ndim :] else " "
+            seconds = "" if each.seconds is None else f"  {each.seconds:9,.1f} s"
+            edges = " x ".join(map(str, each.core))
+            work = each.tiles * each.window_flops / plan.pixels / 1000
+            short = "" if each.fits else "  too much memory"
+            lines.append(f"  {mark} {edges:<17}{work:8,.0f}{each.window_bytes / 2**20:9,.0f} MiB{seconds}{short}")
+        return lines
 
 
 def plan(
     inputs: Sequence[str | Path] | str | Path, config: RunConfig | None = None, output: str | Path = "."
 ) -> list[Overview]:
-    """Plan the runs of images; computes nothing and writes nothing.
+    """Plan the runs of images; computes nothing and writes nothing, unless the planner is told to measure.
 
     Parameters
     ----------
@@ -87,9 +111,17 @@ def plan(
     check_settings(settings)
     site = choose_site(settings)
     found = []
-    for image in discover([str(path) for path in given]):
-        try:
-            found.append(Overview(image.path, prepare(settings, image, Path(output), site.intent)))
-        except SeamfreeError as error:
-            found.append(Overview(image.path, None, str(error)))
+    with ExitStack() as stack:
+        executor = None
+        if settings.planner == "measure":
+            executor = stack.enter_context(connect(stack.enter_context(open_cluster(site.cluster))))
+        for image in discover([str(path) for path in given]):
+            try:
+                decided = prepare(settings, image, Path(output), site.intent)
+                if executor is not None:
+                    remake = partial(prepare_anew, settings, image, Path(output), site.intent)
+                    decided = settle_plan(decided, settings, remake, executor)
+                found.append(Overview(image.path, decided))
+            except SeamfreeError as error:
+                found.append(Overview(image.path, None, str(error)))
     return found

@@ -30,6 +30,7 @@ from pipeline.pyramids import Pyramid, coarse_shape, plain_grid
 from pipeline.stores.arrays import ArraySpec
 from pipeline.stores.levels import level_shapes
 from pipeline.stores.tables import TABLE
+from pipeline.tiles import Tiling, Wanted, choose_tiling
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -90,6 +91,8 @@ class RunPlan(BaseModel):
     seams: str | None
     """Why seams are possible, where the user insists on a network that no tiling can serve."""
     core: tuple[int, int, int, int]
+    tiling: Tiling | None = None
+    """How the core was chosen."""
     label_chunk: tuple[int, int, int, int]
     ome_zarr: Literal["0.4", "0.5"] = "0.5"
     """Version of OME-Zarr that the result is written in."""
@@ -264,6 +267,7 @@ class RunPlan(BaseModel):
     def identity(self) -> dict[str, Any]:
         """Everything that the result's bytes depend on, as JSON: work of equal identity may be gone on with."""
         beside = {"name", "output", "staging", "model", "window_bytes", "trust_model_code", "audit_windows", "report",
+                  "tiling",
                   "precision_tolerance", "precision_measured"}  # fmt: skip
         facts = self.model_dump(mode="json", exclude=beside)
         if self.content_sha256 is not None:
@@ -354,12 +358,16 @@ def make_plan(
     def memory(window: tuple[int, ...]) -> int:
         return facts.window_bytes(window, precision)
 
+    free = 4 - spatial_ndim
     chunk_limits = (1, 1, sizing.LONGEST_CHUNK_Z, config.output.chunk, config.output.chunk)
     budget = int(intent.worker_memory * BUDGET_SHARE)
-    core = sizing.choose_core(
-        label_shape[-spatial_ndim:], footprint, chunk_limits[-spatial_ndim:], config.tile, memory, budget,
-        intent.worker_memory,
+    wanted = Wanted(
+        shape=label_shape[free:], planes=prod(label_shape[:free]), footprint=footprint,
+        chunk=chunk_limits[-spatial_ndim:], memory=memory, flops=facts.flops, budget=budget, workers=intent.workers,
     )  # fmt: skip
+    core, tiling = choose_tiling(
+        wanted, config.tile, intent.worker_memory, intent.rates, kept=intent.core, always=config.planner == "measure"
+    )
     full_core = (1,) * (4 - spatial_ndim) + core
     label_chunk = tuple(sizing.chunk_edge(edge, limit) for edge, limit in zip(full_core, chunk_limits[1:], strict=True))
     rows = 1024
@@ -398,6 +406,7 @@ def make_plan(
             "centre": (0.0,) * (4 - spatial_ndim) + facts.context.centre,
             "seams": seams,
             "core": full_core,
+            "tiling": tiling,
             "label_chunk": label_chunk,
             "ome_zarr": config.output.ome_zarr if target is None else target.version,
             "levels": None if target is None else target.levels,

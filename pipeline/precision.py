@@ -6,7 +6,6 @@ It is decided once, before a run starts, for the result depends on it; who goes 
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,8 @@ from pipeline.scaling import scale_by_own
 from pipeline.stores.publish import read_provenance
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from pipeline.engine.executor import Executor
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pipeline.images.intensity import Scaling
     from pipeline.models.architecture import Precision
 
-__all__ = ["measure_precisions", "settle_precision"]
+__all__ = ["decided", "held_decision", "measure_precisions", "noted_plans", "settle_precision"]
 
 Record = dict[str, Any]
 
@@ -58,7 +59,7 @@ def settle_precision(plan: RunPlan, executor: Executor) -> RunPlan:
     """
     if not plan.precision_open:
         return plan
-    held = _held(plan)
+    held = held_decision(plan)
     if held is not None:
         return held
     why: str | None = None
@@ -73,25 +74,30 @@ def settle_precision(plan: RunPlan, executor: Executor) -> RunPlan:
         default={"precision": "float32"},
     )
     facts = {"reason": why} if why else measured
-    return _decided(plan, chosen["precision"], {"tolerance": plan.precision_tolerance, **facts})
+    return decided(plan, chosen["precision"], {"tolerance": plan.precision_tolerance, **facts})
 
 
-def _decided(plan: RunPlan, precision: str, measured: Record) -> RunPlan:
+def decided(plan: RunPlan, precision: str, measured: Record) -> RunPlan:
     """Give the plan with a decision, made anew, so that nothing is kept that followed from the open one."""
     facts = {name: getattr(plan, name) for name in RunPlan.model_fields}
     return RunPlan.model_validate(facts | {"precision": precision, "precision_measured": measured})
 
 
-def _held(plan: RunPlan) -> RunPlan | None:
+def held_decision(plan: RunPlan) -> RunPlan | None:
     """Find the decision of the run that left the unfinished or the finished result of the same plan."""
-    for read in (partial(_noted, plan.work / "plan.json"), partial(_published, plan)):
-        found = read()
+    for found in noted_plans(plan):
         earlier = found.get("plan", {})
         if earlier.get("precision_measured") is not None and earlier.get("precision") in CANDIDATES:
-            decided = _decided(plan, earlier["precision"], earlier["precision_measured"])
-            if decided.digest == found.get("digest"):
-                return decided
+            again = decided(plan, earlier["precision"], earlier["precision_measured"])
+            if again.digest == found.get("digest"):
+                return again
     return None
+
+
+def noted_plans(plan: RunPlan) -> Iterator[Record]:
+    """Give what the unfinished and the finished result that are there say of their plans: its digest, and itself."""
+    yield _noted(plan.work / "plan.json")
+    yield _published(plan)
 
 
 def _noted(path: Path) -> Record:

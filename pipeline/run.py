@@ -13,6 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.calibration import known_rates
 from pipeline.detect import check_detector, learn_detector
 from pipeline.errors import PlanError, StoreError
 from pipeline.identity import differences
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from pipeline.images.source import ImageSource
     from pipeline.models.facts import ModelFacts
 
-__all__ = ["SETTINGS", "ImageReport", "claim", "finished", "prepare", "run_image"]
+__all__ = ["SETTINGS", "ImageReport", "claim", "finished", "prepare", "prepare_anew", "run_image"]
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,11 @@ def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent) 
             log.warning("%s", note)
         content = content_sha256(source) if config.identify == "content" else None
         target = _find_target(source, config) if config.output.in_place else None
-        return make_plan(config, image, source.info, facts, output.absolute(), intent, content, target)
+        made = make_plan(config, image, source.info, facts, output.absolute(), intent, content, target)
+        if intent.rates is None and intent.core is None and (rates := known_rates(made, config)) is not None:
+            known = intent.model_copy(update={"rates": rates})
+            made = make_plan(config, image, source.info, facts, output.absolute(), known, content, target)
+        return made
     finally:
         source.close()
 
@@ -131,6 +136,13 @@ def _find_target(source: ImageSource, config: RunConfig) -> Target:
         raise PlanError(f"{path}: --in-place adds labels and tables, and no probabilities; leave one of them out")
     version: Literal["0.4", "0.5"] = "0.5" if (source.group / "zarr.json").is_file() else "0.4"
     return Target(str(source.group.absolute()), version, len(source.levels))
+
+
+def prepare_anew(
+    config: RunConfig, image: InputImage, output: Path, intent: Intent, changed: dict[str, Any]
+) -> RunPlan:
+    """Decide again, with some facts of the intent changed; as `prepare`."""
+    return prepare(config, image, output, intent.model_copy(update=changed))
 
 
 @contextmanager

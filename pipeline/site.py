@@ -84,7 +84,7 @@ def choose_site(config: RunConfig) -> Site:
         import torch
 
         memory = int(torch.cuda.get_device_properties(0).total_memory)
-    return Site(cluster, Intent(device="cuda" if gpus else "cpu", worker_memory=memory))
+    return Site(cluster, Intent(device="cuda" if gpus else "cpu", worker_memory=memory, workers=cluster.workers))
 
 
 @contextmanager

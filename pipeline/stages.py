@@ -337,6 +337,21 @@ def _is_there(path: str) -> bool:
     return True
 
 
+def _expectation(plan: RunPlan, tiles: dict[str, Any]) -> dict[str, Any]:
+    """Say how the tile was chosen, and hold the seconds that the network took against those that were expected.
+
+    Of a worker, while all are at work. It belongs to the times: of two runs, one may have known less.
+    """
+    if plan.tiling is None:
+        return {}
+    expected, total = plan.tiling.seconds, len(plan.tiles)
+    if expected is not None:
+        # What is not computed again takes no time.
+        expected = round(expected * (total - tiles["constant_windows"]) / total, 3)
+    took = round(tiles["tiles"]["compute"] / min(plan.tiling.workers, total), 3)
+    return {"expected": expected, "took": took, "tiling": plan.tiling.model_dump(mode="json")}
+
+
 def _publish(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
     """Describe the result, sum up how it came about, and give it its name."""
     _unchanged(plan)
@@ -357,7 +372,7 @@ def _publish(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
         "input": plan.source.path,
         "in_place": plan.in_place,
         "digest": plan.digest,
-        "plan": plan.model_dump(mode="json", exclude={"output", "staging"}),
+        "plan": plan.model_dump(mode="json", exclude={"output", "staging", "tiling"}),
         "intensity": intensity,
         "self_check": checked if checked is not None else {"not_made": why_unchecked(plan)},
         "objects": numbered.get("objects"),
@@ -369,7 +384,7 @@ def _publish(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
         else {"passed": None, **noted_lists(plan, crossed)},
         "checksums": checksums,
         "environment": {"python": sys.version.split()[0], "platform": sys.platform},
-        "timings": {"stages": stages, **tiles},
+        "timings": {"stages": stages, **tiles, "network": _expectation(plan, tiles)},
     }
     write_provenance(plan.partial, provenance)
     drop_report(plan.held)

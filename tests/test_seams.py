@@ -61,7 +61,7 @@ def whole_pass(
                 mirror_indices(-context, edge - context, length)
                 for context, edge, length in zip(footprint.context, window, plane.shape, strict=True)
             ]
-            _, scores, _ = predictor.predict(plane[np.ix_(*indices)][None], scores=True)
+            _, scores, *_ = predictor.predict(plane[np.ix_(*indices)][None], scores=True)
             assert scores is not None
             inner = tuple(
                 slice(context - margin, context - margin + length)

@@ -18,6 +18,9 @@ Model = Annotated[
 ]
 Config = Annotated[Path | None, typer.Option("-c", "--config", readable=False, help="Settings, as YAML.")]
 Tile = Annotated[int | None, typer.Option(help="Edge of a tile's core in pixels, rounded up to a legal one.")]
+Planner = Annotated[
+    Literal["auto", "measure", "off"] | None, typer.Option(help="Whether the tile is chosen by measured time.")
+]
 Channels = Annotated[list[str] | None, typer.Option("--channel", help="Channel that feeds the model; repeatable.")]
 Series = Annotated[int | None, typer.Option(help="Which image of a file that holds several.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one per core or GPU by default.")]
@@ -60,6 +63,7 @@ def settings_of(
     *,
     model: str | None = None,
     tile: int | None = None,
+    planner: str | None = None,
     precision: str | None = None,
     device: str | None = None,
     instances: str | None = None,
@@ -87,6 +91,7 @@ def settings_of(
     given: dict[str, Any] = {
         "model": model,
         "tile": tile,
+        "planner": planner,
         "precision": precision,
         "device": device,
         "series": series,

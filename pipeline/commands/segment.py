@@ -24,6 +24,7 @@ from pipeline.commands.options import (
     Instances,
     Model,
     OmeZarr,
+    Planner,
     Precision,
     Resolution,
     Scheduler,
@@ -68,6 +69,7 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, even where there is a result.")] = False,
     direct: Annotated[bool, typer.Option("--direct", help="Without Prefect: same result, no flow record.")] = False,
     tile: Tile = None,
+    planner: Planner = None,
     precision: Precision = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -89,8 +91,9 @@ def run(
     from pipeline.site import start_early
 
     settings = settings_of(
-        config, model=model, tile=tile, precision=precision, device=device, instances=instances, channels=channel,
-        function=function, diameter=diameter, series=series, workers=workers, scheduler=scheduler, image=not no_image,
+        config, model=model, tile=tile, planner=planner, precision=precision, device=device, instances=instances,
+        channels=channel, function=function, diameter=diameter, series=series, workers=workers,
+        scheduler=scheduler, image=not no_image,
         factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
         fully_convolutional=fully_convolutional, resolution=resolution, tta=tta, ome_zarr=ome_zarr, in_place=in_place,
     )  # fmt: skip
@@ -140,6 +143,7 @@ def plan(
     function: Function = None,
     diameter: Diameter = None,
     tile: Tile = None,
+    planner: Planner = None,
     precision: Precision = None,
     workers: Workers = None,
     device: Device = None,
@@ -158,8 +162,8 @@ def plan(
     from pipeline.overview import plan as make_overviews
 
     settings = settings_of(
-        config, model=model, tile=tile, precision=precision, device=device, channels=channel, series=series,
-        workers=workers, instances=instances, function=function, diameter=diameter,
+        config, model=model, tile=tile, planner=planner, precision=precision, device=device, channels=channel,
+        series=series, workers=workers, instances=instances, function=function, diameter=diameter,
         factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
         fully_convolutional=fully_convolutional, resolution=resolution, tta=tta,
     )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pipeline.errors import PlanError
 from pipeline.geometry import Footprint, Margin, round_up
+from pipeline.models.work import Work
 
 __all__ = [
     "GENEROUS",
@@ -95,6 +96,8 @@ class ModelContext:
         What else a user should know: a bound that was reached, an operation that swallows NaN.
     pixel_bytes : int
         What a forward pass in float32 allocates at its peak, per pixel of the input; 0 where it was not measured.
+    work : Work, optional
+        How much arithmetic a pass is; None where it was not counted.
     stitching : Stitching, optional
         Where the output is put together of several passes.
     convertible : bool
@@ -115,6 +118,7 @@ class ModelContext:
     output: str = "0"
     notes: tuple[str, ...] = ()
     pixel_bytes: int = 0
+    work: Work | None = None
     stitching: Stitching | None = None
     convertible: bool = False
 

@@ -5,23 +5,29 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
+from math import prod
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ModelError
-from pipeline.geometry import Margin
+from pipeline.geometry import Margin, round_up
 from pipeline.models.architecture import ITEM_BYTES
 from pipeline.models.card import ModelCard
+from pipeline.models.constants import KEPT
 from pipeline.models.context import ModelContext, Output, compare_declared, stitched_context, symmetric_context
 from pipeline.models.library import describe_model, find_model
 from pipeline.models.network import NetworkUse
+from pipeline.models.work import Work
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import nn
+
     from pipeline.models.architecture import Precision, UNetConfig
     from pipeline.models.library import LoadedModel
 
-__all__ = ["ModelFacts", "learn_facts", "learn_heads", "unet_context"]
+__all__ = ["ModelFacts", "count_work", "learn_facts", "learn_heads", "unet_context"]
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +60,13 @@ class ModelFacts:
         return {"onnxruntime": runtime_version()}
 
     def window_bytes(self, window: tuple[int, ...], precision: Precision) -> int:
-        """Estimate the memory that a forward pass on one window allocates beside the weights, in bytes."""
+        """Estimate the memory that a worker needs for a forward pass on one window beside the weights, in bytes.
+
+        With what is kept of constant windows.
+        """
+        kept = KEPT * (len(self.card.classes) * max(4, ITEM_BYTES[precision]) + 1) * prod(window)
         if self.card.architecture is not None:
-            return self.card.architecture.window_bytes(window, precision)
+            return self.card.architecture.window_bytes(window, precision) + kept
         pixels = 1
         for edge in window:
             pixels *= edge
@@ -64,7 +74,43 @@ class ModelFacts:
         if self.context.stitching is not None:
             # What is put together, beside one pass.
             ends += 8 * len(self.card.classes)
-        return pixels * (self.context.pixel_bytes * ITEM_BYTES[precision] // ITEM_BYTES["float32"] + ends)
+        return pixels * (self.context.pixel_bytes * ITEM_BYTES[precision] // ITEM_BYTES["float32"] + ends) + kept
+
+    def flops(self, window: tuple[int, ...]) -> int:
+        """Give the floating-point operations of all passes on one window; in proportion to its pixels where unknown."""
+        passes = prod(self.context.stitching.scale) if self.context.stitching is not None else 1
+        if self.card.architecture is not None:
+            return passes * self.card.architecture.flops(window)
+        return passes * (self.context.work.flops(window) if self.context.work is not None else prod(window))
+
+
+def count_work(network: nn.Module, channels: int, context: ModelContext) -> Work | None:
+    """Count the operations of a network of any kind; without numbers, on the meta device.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The network, in evaluation mode.
+    channels : int
+        Channels of its input.
+    context : ModelContext
+        Its legal sizes.
+
+    Returns
+    -------
+    Work or None
+        None where it takes no image of any extent, or cannot run without numbers.
+    """
+    from pipeline.models.probe import Probe
+
+    if not context.sizes_known:
+        return None
+    probe, dims = Probe(network, channels, len(context.stride)), range(len(context.stride))
+    # So far above the smallest that no window is all border.
+    low = tuple(context.phase[axis] + round_up(max(64, context.smallest[axis]), context.stride[axis]) for axis in dims)
+    high = tuple(edge + 4 * stride for edge, stride in zip(low, context.stride, strict=True))
+    counts = tuple(probe.operations(corner) for corner in product(*zip(low, high, strict=True)))
+    return Work(low, high, counts) if all(counts) else None
 
 
 def unet_context(architecture: UNetConfig) -> ModelContext:
@@ -181,6 +227,7 @@ def _derive(
         context = derive_context(network.network, len(card.channels), card.dims, network.output, first=window)
     except ModelError as error:
         raise ModelError(f"the model {card.name!r}: {error}") from error
+    context = replace(context, work=count_work(network.network, len(card.channels), context))
     given = next(each.channels for each in context.outputs if each.name == context.output)
     # With a sigmoid, background is what is left, and where the card's network says so.
     beside_it = card.activation == "sigmoid" or (card.network is not None and card.network.background)

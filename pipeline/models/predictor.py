@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.errors import ModelError
+from pipeline.models.constants import Constants, value_of
 from pipeline.models.passes import Symmetry, stitch
 from pipeline.models.unet import UNet
 
@@ -86,11 +87,14 @@ class Prediction(NamedTuple):
         The probabilities, classes first; float64 where the precision is.
     samples : list of ndarray
         Parts of them, in the order in which they were asked for.
+    reused : bool
+        Whether an equal window was computed before, and its result taken.
     """
 
     classes: NDArray[np.uint8]
     scores: NDArray[np.floating] | None
     samples: list[NDArray[np.floating]]
+    reused: bool = False
 
 
 class Predictor:
@@ -131,6 +135,7 @@ class Predictor:
             network = fold_normalisation(network)
         self._network = network.to(device=self.device, dtype=self.dtype, memory_format=layout)  # type: ignore[call-overload]
         self._turn = Lock()
+        self._constants: Constants[tuple[Tensor, Tensor]] = Constants()
         if self.device.type == "cuda":
             # TensorFloat-32 rounds to 10 bits: not what float32 promises.
             torch.backends.cuda.matmul.allow_tf32 = False
@@ -171,7 +176,12 @@ class Predictor:
 
     @torch.inference_mode()
     def predict(
-        self, window: NDArray[np.floating], *, scores: bool = False, samples: Sequence[tuple[slice, ...]] = ()
+        self,
+        window: NDArray[np.floating],
+        *,
+        scores: bool = False,
+        samples: Sequence[tuple[slice, ...]] = (),
+        reuse: bool = False,
     ) -> Prediction:
         """Give the likeliest class of each pixel, and, if wanted, the probabilities of all.
 
@@ -183,6 +193,9 @@ class Predictor:
             Whether the probabilities are wanted; without them only the classes leave the device.
         samples : sequence of tuple of slice
             Parts of the output whose probabilities are wanted in any case, along its spatial axes.
+        reuse : bool
+            Whether a window in which each channel has one value only may get what an equal one got before: the same to
+            the bit, for equal windows give equal scores. The last few are kept, on the device.
 
         Returns
         -------
@@ -194,19 +207,32 @@ class Predictor:
         ModelError
             If a score is not finite.
         """
-        image = torch.from_numpy(window)[None].to(device=self.device, dtype=self.dtype)
+        # The softmax changes no order, so that it is taken only of what is wanted.
+        plain = self.card.activation == "softmax" and not self._symmetries
+        value = value_of(window) if reuse else None
+        known = None
         with self._turn:
-            # The softmax changes no order, so that it is taken only of what is wanted.
-            plain = self.card.activation == "softmax" and not self._symmetries
-            raw = self._forward(image)[0] if plain else self._average(image)[0]
+            if value is not None:
+                known = self._constants.find((value, window.shape))
+            if known is None:
+                image = torch.from_numpy(window)[None].to(device=self.device, dtype=self.dtype)
+                raw = self._forward(image)[0] if plain else self._average(image)[0]
+                found = raw.argmax(dim=0).to(torch.uint8)
+            else:
+                raw, found = known
+            if value is not None:
+                self._constants.keep((value, window.shape), (raw, found))
+                # What is kept is nobody's to write into.
+                raw, found = raw if plain else raw.clone(), found.clone()
 
         def probabilities(part: tuple[slice, ...]) -> NDArray[np.floating]:
             wanted = raw[(slice(None), *part)]
-            found: NDArray[np.floating] = (self._probabilities(wanted[None])[0] if plain else wanted).cpu().numpy()
-            return found
+            given: NDArray[np.floating] = (self._probabilities(wanted[None])[0] if plain else wanted).cpu().numpy()
+            return given
 
-        classes = raw.argmax(dim=0).to(torch.uint8).cpu().numpy()
-        return Prediction(classes, probabilities(()) if scores else None, [probabilities(part) for part in samples])
+        whole = probabilities(()) if scores else None
+        parts = [probabilities(part) for part in samples]
+        return Prediction(found.cpu().numpy(), whole, parts, known is not None)
 
     def _average(self, image: Tensor) -> Tensor:
         """Give the mean of the probabilities over the symmetries, always added in one order."""

@@ -239,6 +239,17 @@ class Probe:
         outputs, passed = self.run(longest, torch.full((1, self.channels, shape[longest]), 0.5), shape, full=True)
         return {name: tuple(each.shape) for name, each in outputs.items()}, passed, 0
 
+    def operations(self, shape: tuple[int, ...]) -> int:
+        """Count the floating-point operations of a pass on an input of a spatial shape; 0 where nobody can tell."""
+        if self._empty is None or not self.sizes(shape):
+            return 0
+        from torch.utils.flop_counter import FlopCounterMode
+
+        counter = FlopCounterMode(display=False)
+        with self._placed(self._empty) as places:
+            self._forward(self._empty, torch.empty(1, self.channels, *shape, device="meta"), [counter], places)
+        return int(counter.get_total_flops())
+
     def run(
         self, axis: int, lines: Tensor, shape: tuple[int, ...], *, full: bool = False, watched: bool = True
     ) -> tuple[dict[str, Tensor], list[Passed]]:

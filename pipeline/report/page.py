@@ -17,7 +17,7 @@ from pipeline.report.intensities import look_at
 from pipeline.report.objects import class_areas, histogram, read_objects
 from pipeline.report.pixels import LabelPixels, open_pixels
 from pipeline.report.style import STYLE
-from pipeline.report.tiles import describe_map, draw_maps
+from pipeline.report.tiles import describe_map, describe_network, draw_maps
 from pipeline.report.words import across, duration, extent, number, plural, share, size_measure
 from pipeline.stores.publish import noted_damage
 
@@ -254,6 +254,8 @@ def _times(plan: RunPlan, provenance: dict[str, Any]) -> Markup:
                 f"{describe_map(timings['tile_map'])}; the farther from the ground's colour, the slower", table,
             )
         )  # fmt: skip
+    if lines := describe_network(timings):
+        parts.append(Markup("<h3>The network's time</h3><p>{}</p>").format(" ".join(lines)))
     check = provenance["self_check"]
     if "not_made" in check:
         words = f"The self-check before the run was not made: {check['not_made']}."

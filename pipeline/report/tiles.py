@@ -13,7 +13,7 @@ from pipeline.report.words import duration, plural
 if TYPE_CHECKING:
     from pipeline.planning import RunPlan
 
-__all__ = ["TileMap", "draw_maps"]
+__all__ = ["TileMap", "describe_map", "describe_network", "draw_maps"]
 
 PARTS = {"read": "reading", "compute": "the network", "write": "writing", "objects": "objects"}
 
@@ -78,3 +78,34 @@ def describe_map(noted: dict[str, Any]) -> str:
     per_cell = noted["merged"][0] * noted["merged"][1] * times * planes
     text = f"{plural(times * planes * rows * columns, 'tile')}"
     return text if per_cell == 1 else f"{text}; a cell is the mean of up to {per_cell:,}"
+
+
+_CHOSEN = {
+    "wish": "Its tile is the one that was wished for.",
+    "memory": "Its tile is the largest that is known to do well and fits into memory.",
+    "time": "Its tile is the one that takes the least time, as measured on the device.",
+}
+
+
+def describe_network(timings: dict[str, Any]) -> list[str]:
+    """Say how the tile was chosen, how close the expected time was, and what did not have to be computed.
+
+    Parameters
+    ----------
+    timings : dict
+        Those of a result's provenance; nothing is said where an earlier version has kept nothing.
+    """
+    network = timings.get("network") or {}
+    lines = [_CHOSEN[by]] if (by := (network.get("tiling") or {}).get("by")) in _CHOSEN else []
+    if network.get("expected"):
+        ratio = network["took"] / network["expected"]
+        lines.append(
+            f"{duration(network['expected'])} were expected of each worker, {duration(network['took'])} it took: "
+            f"{ratio:.2f} times as long."
+        )
+    if constant := timings.get("constant_windows", 0):
+        lines.append(
+            f"{plural(constant, 'window')} had a single value that the network had seen before, and "
+            f"{'was' if constant == 1 else 'were'} not computed again: the result is the same to the bit."
+        )
+    return lines

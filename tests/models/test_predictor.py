@@ -47,7 +47,7 @@ def plain_scores(config: UNetConfig, window: NDArray[np.floating]) -> NDArray[np
 def test_scores_are_the_plain_networks_probabilities(config: UNetConfig, precision: Precision, tmp_path: Path) -> None:
     window = window_of(config)
     expected = plain_scores(config, window)
-    classes, scores, _ = predictor_of(config, tmp_path, precision).predict(window, scores=True)
+    classes, scores, *_ = predictor_of(config, tmp_path, precision).predict(window, scores=True)
     assert scores is not None
     assert scores.dtype == (np.float64 if precision == "float64" else np.float32)
     assert scores.shape == (config.classes, *config.footprint.output_shape(window.shape[1:]))
@@ -65,7 +65,7 @@ def test_scores_are_the_plain_networks_probabilities(config: UNetConfig, precisi
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_classes_are_the_same_with_and_without_scores(precision: Precision, tmp_path: Path) -> None:
     predictor, window = predictor_of(FLAT, tmp_path, precision), window_of(FLAT)
-    classes, nothing, _ = predictor.predict(window)
+    classes, nothing, *_ = predictor.predict(window)
     assert nothing is None
     np.testing.assert_array_equal(classes, predictor.predict(window, scores=True)[0])
 
@@ -77,7 +77,7 @@ def test_of_equal_scores_the_lowest_class_wins(tmp_path: Path) -> None:
     network.head.weight[2] = network.head.weight[1]
     assert network.head.bias is not None
     network.head.bias[:] = torch.tensor([-100.0, 0.0, 0.0])
-    classes, scores, _ = Predictor(model, "cpu", "float32").predict(window_of(FLAT), scores=True)
+    classes, scores, *_ = Predictor(model, "cpu", "float32").predict(window_of(FLAT), scores=True)
     assert scores is not None
     np.testing.assert_array_equal(scores[1], scores[2])
     assert (classes == 1).all()
@@ -112,7 +112,7 @@ def test_threads_that_share_a_predictor_get_what_one_alone_gets(tmp_path: Path) 
     alone = [predictor.predict(window, scores=True) for window in windows]
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda window: predictor.predict(window, scores=True), windows * 3))
-    for number, (classes, scores, _) in enumerate(together):
+    for number, (classes, scores, *_) in enumerate(together):
         np.testing.assert_array_equal(classes, alone[number % 8][0])
         np.testing.assert_array_equal(scores, alone[number % 8][1])
 
