@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
-from typing import Annotated, cast
+from typing import Annotated, TextIO, cast
 
 import typer
 
@@ -33,6 +33,10 @@ def _tell_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+class _Terminal(logging.StreamHandler[TextIO]):
+    """What shows warnings; there is one, also where commands are called one after the other by a program."""
+
+
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks, and log more.")] = False,
@@ -41,7 +45,10 @@ def _options(
     ] = False,
 ) -> None:
     """Take the options of all commands."""
-    handler = logging.StreamHandler()
+    root = logging.getLogger()
+    for former in [each for each in root.handlers if isinstance(each, _Terminal)]:
+        root.removeHandler(former)
+    handler = _Terminal()
     handler.setFormatter(PlainFormatter("%(levelname)s %(name)s: %(message)s"))
     # The libraries tell of their own doings at length; only what goes wrong concerns the user. What goes wrong in a
     # flow, Prefect tells with its traceback, and the table of results without; of a bad file, tifffile before we do; of
@@ -54,7 +61,7 @@ def _options(
             or (record.levelno >= logging.WARNING and (debug or not record.name.startswith(told_otherwise)))
         )
     )
-    logging.getLogger().addHandler(handler)
+    root.addHandler(handler)
     if debug:
         for name in ours:
             logging.getLogger(name).setLevel(logging.DEBUG)

@@ -1,10 +1,15 @@
-"""In what two plans differ, in the user's words: why work that was done for one is not taken for the other."""
+"""What a plan is known by beside its own fields, and in what two plans differ, in the user's words."""
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
-__all__ = ["differences"]
+__all__ = ["differences", "versions_of"]
+
+_NUMBERS_DEPEND_ON = ("seamfree", "numpy", "torch", "zarr", "numcodecs", "pyarrow")
+_OBJECTS_DEPEND_ON = ("connected-components-3d", "edt", "scikit-image", "scipy")
+_TIFF_DEPENDS_ON = ("imagecodecs", "tifffile")
 
 _NAMES = {
     "source": "input",
@@ -65,3 +70,19 @@ def _say(what: str, before: object, now: object) -> str:
 def _short(value: object) -> str:
     text = "none" if value is None else str(value)
     return text if len(text) <= 40 else f"{text[:12]}…"
+
+
+def versions_of(kind: str, *, objects: bool) -> dict[str, str]:
+    """Give the versions of the libraries that numbers of a run depend on: a lossy codec gives what it likes.
+
+    Parameters
+    ----------
+    kind : str
+        Of the image's file, such as ``"tiff"``.
+    objects : bool
+        Whether objects are made.
+    """
+    names = [*_NUMBERS_DEPEND_ON, *(_OBJECTS_DEPEND_ON if objects else ())]
+    if kind == "tiff":
+        names += _TIFF_DEPENDS_ON
+    return {name: version(name) for name in names}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cached_property
-from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +16,7 @@ from pipeline.choices import choose_channels, choose_classes, choose_precision
 from pipeline.detect import DetectorCard, DetectorFacts, DetectorFunction
 from pipeline.errors import PlanError
 from pipeline.geometry import Box, Footprint, TileGrid
+from pipeline.identity import versions_of
 from pipeline.images.source import ImageInfo
 from pipeline.intent import Intent, Target
 from pipeline.measure.units import in_one_unit
@@ -39,10 +39,6 @@ if TYPE_CHECKING:
     from pipeline.measure.subject import Subject
 
 __all__ = ["Intent", "RunPlan", "Target", "make_plan"]
-
-_NUMBERS_DEPEND_ON = ("seamfree", "numpy", "torch", "zarr", "numcodecs", "pyarrow")
-_OBJECTS_DEPEND_ON = ("connected-components-3d", "edt", "scikit-image", "scipy")
-_TIFF_DEPENDS_ON = ("imagecodecs", "tifffile")
 
 BUDGET_SHARE = 0.6
 """Share of a worker's memory that the network's activations may take."""
@@ -434,17 +430,9 @@ def make_plan(
             "audit_windows": audit_windows.choose_count(label_shape, full_core, footprint)
             if config.audit.windows is None
             else config.audit.windows,
-            "versions": _versions(info, objects=method != "none") | facts.versions,
+            "versions": versions_of(info.kind, objects=method != "none") | facts.versions,
         }
     )
-
-
-def _versions(info: ImageInfo, *, objects: bool) -> dict[str, str]:
-    """Give the versions of the libraries that numbers of this run depend on: a lossy codec gives what it likes."""
-    names = [*_NUMBERS_DEPEND_ON, *(_OBJECTS_DEPEND_ON if objects else ())]
-    if info.kind == "tiff":
-        names += _TIFF_DEPENDS_ON
-    return {name: version(name) for name in names}
 
 
 def _spacing(info: ImageInfo, footprint: Footprint) -> tuple[int, ...]:

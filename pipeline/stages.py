@@ -39,7 +39,7 @@ from pipeline.stores.in_place import add_to_image, warn_of_consolidated
 from pipeline.stores.publish import fold, publish, write_provenance
 from pipeline.stores.tables import TABLE
 from pipeline.stores.written import checksums_of, witnessing
-from pipeline.tile_times import sum_up_times
+from pipeline.tile_times import hold_to_expectation, sum_up_times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -337,21 +337,6 @@ def _is_there(path: str) -> bool:
     return True
 
 
-def _expectation(plan: RunPlan, tiles: dict[str, Any]) -> dict[str, Any]:
-    """Say how the tile was chosen, and hold the seconds that the network took against those that were expected.
-
-    Of a worker, while all are at work. It belongs to the times: of two runs, one may have known less.
-    """
-    if plan.tiling is None:
-        return {}
-    expected, total = plan.tiling.seconds, len(plan.tiles)
-    if expected is not None:
-        # What is not computed again takes no time.
-        expected = round(expected * (total - tiles["constant_windows"]) / total, 3)
-    took = round(tiles["tiles"]["compute"] / min(plan.tiling.workers, total), 3)
-    return {"expected": expected, "took": took, "tiling": plan.tiling.model_dump(mode="json")}
-
-
 def _publish(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
     """Describe the result, sum up how it came about, and give it its name."""
     _unchanged(plan)
@@ -384,7 +369,7 @@ def _publish(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
         else {"passed": None, **noted_lists(plan, crossed)},
         "checksums": checksums,
         "environment": {"python": sys.version.split()[0], "platform": sys.platform},
-        "timings": {"stages": stages, **tiles, "network": _expectation(plan, tiles)},
+        "timings": {"stages": stages, **tiles, "network": hold_to_expectation(plan, tiles)},
     }
     write_provenance(plan.partial, provenance)
     drop_report(plan.held)

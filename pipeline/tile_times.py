@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipeline.engine.ledger import Mark
     from pipeline.planning import RunPlan
 
-__all__ = ["sum_up_times"]
+__all__ = ["hold_to_expectation", "sum_up_times"]
 
 MOST = 40
 """Cells of the map along Y and X."""
@@ -63,3 +63,18 @@ def sum_up_times(plan: RunPlan, marks: Iterable[Mark]) -> dict[str, Any]:
             },
         },
     }
+
+
+def hold_to_expectation(plan: RunPlan, tiles: dict[str, Any]) -> dict[str, Any]:
+    """Say how the tile was chosen, and hold the seconds that the network took against those that were expected.
+
+    Of a worker, while all are at work. It belongs to the times: of two runs, one may have known less.
+    """
+    if plan.tiling is None:
+        return {}
+    expected, total = plan.tiling.seconds, len(plan.tiles)
+    if expected is not None:
+        # What is not computed again takes no time.
+        expected = round(expected * (total - tiles["constant_windows"]) / total, 3)
+    took = round(tiles["tiles"]["compute"] / min(plan.tiling.workers, total), 3)
+    return {"expected": expected, "took": took, "tiling": plan.tiling.model_dump(mode="json")}

@@ -83,7 +83,7 @@ def test_what_differs_is_named_and_nothing_else(
     (told,) = begin_again(place, caplog)
     assert told.startswith("model sha256 differs (")
     assert ", now" not in told
-    monkeypatch.setattr("pipeline.planning.version", lambda name: "9.9" if name == "torch" else version(name))
+    monkeypatch.setattr("pipeline.identity.version", lambda name: "9.9" if name == "torch" else version(name))
     (told,) = begin_again(place, caplog)
     assert told == f"version of torch differs ({version('torch')} before, 9.9 now)"
 
@@ -97,7 +97,7 @@ def test_another_version_of_what_numbers_depend_on_is_told_in_one_line(
     place: Place, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
     run_stage("create", place.plan(), SerialExecutor())
-    monkeypatch.setattr("pipeline.planning.version", lambda name: "9.9" if name == library else version(name))
+    monkeypatch.setattr("pipeline.identity.version", lambda name: "9.9" if name == library else version(name))
     assert begin_again(place, caplog) == [f"version of {library} differs ({version(library)} before, 9.9 now)"]
     assert begin_again(place, caplog) == []
 

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import tifffile
-
 from pipeline.errors import ImageError
 from pipeline.images.content import content_sha256
 from pipeline.images.discover import result_name
 from pipeline.images.opening import open_coarser, open_image
-from pipeline.images.tiff_metadata import images_described
+from pipeline.images.tiff_metadata import describes_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,9 +161,8 @@ def examine(path: Path, rules: WatchRules, series: int | None = None) -> Ready |
 
 def _why_undescribed(path: Path) -> str | None:
     """Say that a file is one of a set that another file describes, which would have named it were it there."""
-    with tifffile.TiffFile(path) as file:
-        if not file.is_ome or images_described(file):
-            return None
+    if describes_images(path):
+        return None
     return f"{path}: the file of its set that describes the image is not there, or does not name this one"
 
 

@@ -152,6 +152,8 @@ def _described(folder: Path) -> dict[str, Any]:
         described = json.loads((folder / ".zattrs").read_bytes())
     except AttributeError as error:
         raise ValueError("not a mapping") from error
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     if not isinstance(described, dict):
         raise ValueError("not a mapping")  # noqa: TRY004 (as for whatever else is wrong in the file)
     return described

@@ -21,6 +21,7 @@ __all__ = [
     "check_agreement",
     "check_files",
     "check_xml",
+    "describes_images",
     "images_described",
     "lost_planes",
     "names_of_files",
@@ -202,6 +203,14 @@ def lost_planes(file: tifffile.TiffFile, other: tifffile.TiffFile, number: int) 
 def images_described(file: tifffile.TiffFile) -> list[ET.Element]:
     """Give the images that an OME-TIFF describes."""
     return _children(ET.fromstring(file.ome_metadata), "Image") if file.ome_metadata else []
+
+
+def describes_images(path: Path) -> bool:
+    """Say whether a TIFF tells of images: of a set of OME-TIFFs, some files may only name the one that does."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        return not file.is_ome or bool(images_described(file))
 
 
 def _children(element: ET.Element, name: str) -> list[ET.Element]:
