@@ -30,11 +30,11 @@ from pipeline.images.opening import open_image
 from pipeline.stores.hold import is_held
 from tests.fields import load_fields
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 BIN = Path(sys.executable).parent
 
-DEADLINE = 120.0
+DEADLINE = 240.0
 """Seconds for anything that is waited for: far more than it takes."""
 
 
