@@ -7,10 +7,13 @@ import os
 
 from pipeline.errors import ClusterError
 
-__all__ = ["REPLACED", "WATCHER", "can_be_recorded", "named", "prepare_environment"]
+__all__ = ["REPLACED", "SKIPPED", "WATCHER", "can_be_recorded", "named", "prepare_environment"]
 
 REPLACED = "Replaced"
 """Name of the state of a run that found another content than it was asked to segment."""
+
+SKIPPED = "Skipped"
+"""Name of the state of a run that found a finished result."""
 
 WATCHER = "SEAMFREE_WATCHER"
 """Variable by which a watcher tells the processes that it starts its own number."""

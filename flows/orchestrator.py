@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from flows.environment import can_be_recorded, named, prepare_environment
+from pipeline.acquisitions.place import served_by
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.config import RunConfig
     from pipeline.run import ImageReport
 
-__all__ = ["segment_with_prefect", "watch_with_prefect"]
+__all__ = ["segment_with_prefect", "submit_with_prefect", "watch_with_prefect"]
 
 
 def segment_with_prefect(inputs: list[str], output: str, config: RunConfig, *, fresh: bool) -> list[ImageReport]:
@@ -69,3 +71,15 @@ def watch_with_prefect(
     from flows.service import Watch, watch
 
     watch(Watch(folder.absolute(), output.absolute(), config, rules, every, cron, at_once, notify))
+
+
+def submit_with_prefect(inputs: list[str], output: Path, *, fresh: bool, wait: bool) -> list[ImageReport] | None:
+    """Hand images to the watcher at work on a folder of results; see `flows.submitting`. None where nobody waits."""
+    url, deployment = served_by(output)
+    os.environ["PREFECT_API_URL"] = url
+    prepare_environment()
+    # Prefect reads its settings when it is imported.
+    from flows.submitting import follow, submit
+
+    scheduled = submit(inputs, deployment, fresh=fresh)
+    return follow(scheduled, output) if wait else None

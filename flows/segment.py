@@ -21,7 +21,7 @@ from prefect.runtime import flow_run, task_run
 from prefect.states import Completed, Crashed, Failed
 from prefect.utilities.timeout import timeout
 
-from flows.environment import REPLACED, WATCHER, can_be_recorded, named
+from flows.environment import REPLACED, SKIPPED, WATCHER, can_be_recorded, named
 from flows.notify import announce
 from flows.telling import publish_outcome, recordable, showing_progress
 from pipeline.acquisitions.place import place_of, run_hold
@@ -182,8 +182,9 @@ def segment_image(
         if content is not None and isinstance(error, ImageError) and (gone := _why_gone(config, image, content)):
             return Completed(name=REPLACED, message=gone)
         return _unfinished(error)
-    told = report.reason if report.reason is not None else _found(report)
-    return Completed(message=recordable(told), data=report)
+    if report.reason is not None:
+        return Completed(name=SKIPPED, message=recordable(report.reason), data=report)
+    return Completed(message=_found(report), data=report)
 
 
 def _found(report: ImageReport) -> str:

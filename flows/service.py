@@ -22,7 +22,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flows.environment import WATCHER, prepare_environment
-from pipeline.acquisitions.place import SERVER, ledger_of, place_of, watch_hold
+from pipeline.acquisitions.place import SERVED, SERVER, ledger_of, place_of, watch_hold
 from pipeline.engine.cluster import client_environment
 from pipeline.engine.parent import dies_with_parent
 from pipeline.errors import ClusterError, ConfigError
@@ -243,6 +243,8 @@ def _serve(wanted: Watch, url: str) -> None:
         )  # fmt: skip
         for deployment in deployments:
             runner.add_deployment(deployment)
+        served = {"url": url, "deployment": f"{segment_image.name}/{wanted.name}"}
+        (place_of(wanted.output) / SERVED).write_text(json.dumps(served), encoding="utf-8")
         try:
             asyncio.run(runner.start())
         except Exception as error:  # noqa: BLE001 (whatever ended it, what is finished must still be segmented)

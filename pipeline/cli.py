@@ -68,8 +68,8 @@ def _options(
 
 
 for _command in (
-    segment.run, segment.plan, watching.watch, watching.status, models.inspect, models.models, results.verify,
-    results.report, results.export, models.train,
+    segment.run, segment.plan, watching.watch, watching.submit, watching.status, models.inspect, models.models,
+    results.verify, results.report, results.export, models.train,
 ):  # fmt: skip
     app.command()(_command)
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from pipeline.acquisitions.ledger import LEDGER
 from pipeline.errors import ConfigError
+from pipeline.stores.hold import is_held
 
-__all__ = ["SERVER", "ledger_of", "place_of", "run_hold", "watch_hold"]
+__all__ = ["SERVED", "SERVER", "ledger_of", "place_of", "run_hold", "served_by", "watch_hold"]
 
 SERVER = "server.json"
 """Says where the server of a running watcher is."""
+
+SERVED = "served.json"
+"""Says which deployment segments, and on which server."""
 
 _FOLDER = ".seamfree"
 
@@ -44,3 +49,33 @@ def watch_hold(output: Path) -> Path:
 def run_hold(output: Path, run: str) -> Path:
     """Give what the process of a run holds while it lives; see `pipeline.stores.hold`."""
     return output.absolute() / _FOLDER / "runs" / run
+
+
+def served_by(output: Path) -> tuple[str, str]:
+    """Find the watcher that is at work on a folder of results.
+
+    Parameters
+    ----------
+    output : Path
+        The folder.
+
+    Returns
+    -------
+    url : str
+        Of its Prefect server.
+    deployment : str
+        Name of the deployment that segments, ``flow/name``.
+
+    Raises
+    ------
+    ConfigError
+        If none is, or it has not come so far.
+    """
+    advice = f"start one with `seamfree watch DIR -o {output}`, or take `seamfree run`"
+    if not is_held(watch_hold(output)):
+        raise ConfigError(f"{output}: no watcher is at work on it; {advice}")
+    try:
+        facts = json.loads((place_of(output) / SERVED).read_text(encoding="utf-8"))
+        return str(facts["url"]), str(facts["deployment"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{output}: its watcher is about to start; try again in a moment") from error

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.commands.options import Channels, Config, Device, Instances, Model, Precision, Workers, settings_of
+from pipeline.commands.options import (
+    Channels,
+    Config,
+    Device,
+    Inputs,
+    Instances,
+    Model,
+    Precision,
+    Workers,
+    settings_of,
+)
 from pipeline.errors import ConfigError
 from pipeline.interrupt import ending_at_signals
 from pipeline.printing import printable
@@ -63,6 +73,31 @@ def watch(
         found = error.errors()[0]
         raise ConfigError(f"--{str(found['loc'][0]).replace('_', '-')}: {found['msg']}") from error
     _service("watch")(folder, output, settings, rules, every=every, cron=cron, at_once=at_once, notify=notify)
+
+
+@ending_at_signals()
+def submit(
+    inputs: Inputs,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The watcher's folder of results.")],
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, even where there is a result.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Whether to wait for the results.")] = True,
+) -> None:
+    """Hand images to the watcher that is at work on a folder of results, and follow them."""
+    import sys
+
+    from rich.console import Console
+
+    from pipeline.display import report_table, show_progress
+    from pipeline.images.discover import discover
+
+    with show_progress(Console(stderr=True), len(discover(inputs)) if wait else 0):
+        reports = _service("submit")(inputs, output, fresh=fresh, wait=wait)
+    if reports is None:
+        typer.echo("handed over; `seamfree status` does not list them, Prefect's pages do")
+        return
+    Console(width=None if sys.stdout.isatty() else 10_000).print(report_table(reports))
+    if any(report.status == "failed" for report in reports):
+        raise typer.Exit(1)
 
 
 def status(

@@ -292,6 +292,23 @@ def test_a_microscope_at_work(watched: Watched, tmp_path: Path) -> None:
     assert told_of_last["state"] == "Completed"
     assert told_of_last["message"] == f"{held['last'].objects} objects"
 
+    # Images from elsewhere are handed over, and one whose result is finished is left alone.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    tifffile.imwrite(elsewhere / "by-hand.tif", fields[7][:, ::-1])
+    (elsewhere / "bad.tif").write_text("this is not an image\n")
+    handed = subprocess.run(
+        [BIN / "seamfree", "submit", elsewhere, folder / "last.tif", "-o", watched.output], env=watched.environment,
+        capture_output=True, text=True, check=False, timeout=DEADLINE,
+    )  # fmt: skip
+    assert handed.returncode == 1, handed.stderr
+    lines = {line.split()[0]: line for line in handed.stdout.splitlines()}
+    assert lines["by-hand"].split()[1] == "done"
+    assert open_result(watched.output / "by-hand.ome.zarr").provenance["objects"] == int(lines["by-hand"].split()[2])
+    assert "not a TIFF" in lines["bad"]
+    assert lines["last"].split()[1] == "skipped"
+    assert "there is a finished result" in lines["last"]
+
     # A second watcher is refused, and `status` lists what is in quarantine.
     second = subprocess.run(
         [BIN / "seamfree", "watch", folder, "-o", watched.output], env=watched.environment, capture_output=True,
