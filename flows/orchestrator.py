@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flows.environment import can_be_recorded, named, prepare_environment
 from pipeline.acquisitions.place import served_by
@@ -11,6 +11,8 @@ from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from prefect.client.schemas.objects import State
 
     from pipeline.acquisitions.rules import WatchRules
     from pipeline.config import RunConfig
@@ -48,11 +50,19 @@ def segment_with_prefect(inputs: list[str], output: str, config: RunConfig, *, f
     from flows.segment import segment_folder
 
     try:
-        return segment_folder(inputs=inputs, output=output, config=config, fresh=fresh)
-    except Exception as error:
-        if (told := named(error)) is error:
-            raise
-        raise told from error
+        # Outside of an event loop it is no coroutine.
+        state: State[Any] = segment_folder(  # type: ignore[assignment]
+            inputs=inputs, output=output, config=config, fresh=fresh, return_state=True
+        )
+        # A run in which an image failed has failed, and gives its reports all the same.
+        found: Any = state.result(raise_on_failure=False)
+    except Exception as error:  # noqa: BLE001 (told below, in our words)
+        found = error
+    if isinstance(found, Exception):
+        told = named(found)
+        raise told from (found.__cause__ if told is found else found)
+    reports: list[ImageReport] = found
+    return reports
 
 
 def watch_with_prefect(

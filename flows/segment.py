@@ -6,6 +6,7 @@ Only references pass through Prefect: plans, names and addresses. Pixels stay wi
 from __future__ import annotations
 
 import os
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -100,6 +101,10 @@ def settle(plan: RunPlan, image: InputImage, output: str, config: RunConfig, int
     """Decide what is to be measured: the precision and the tile with which the network runs fastest."""
     with connect(address) as executor:
         return settle_plan(plan, config, partial(prepare_anew, config, image, Path(output), intent), executor)
+
+
+_NAMED = 10
+"""So many images that failed are named in the state of a run; the summary names all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +248,8 @@ def segment_folder(
     output: str,
     config: RunConfig,
     fresh: bool = False,
-) -> list[ImageReport]:
-    """Segment many images on one Dask cluster; one that fails never stops the others.
+) -> Any:  # noqa: ANN401 (a list of `ImageReport`, in a state of Prefect's)
+    """Segment many images on one Dask cluster; one that fails never stops the others, but the run has failed, then.
 
     Parameters
     ----------
@@ -286,7 +291,20 @@ def segment_folder(
         reports = finish_plates(images, reports, folder, config)
         write_summary(folder, reports)
     _publish_summary(reports)
-    return reports
+    return _told_of(reports)
+
+
+def _told_of(reports: list[ImageReport]) -> State[Any]:
+    """Give the state of a run of many images: failed where one of them did, as the exit code says it."""
+    counts = Counter(report.status for report in reports)
+    told = ", ".join(f"{counts[status]} {status}" for status in ("done", "skipped", "failed"))
+    if not counts["failed"]:
+        return Completed(message=told, data=reports)
+    bad = [report.name for report in reports if report.status == "failed"]
+    few = ", ".join(bad[:_NAMED]) + (", ..." if len(bad) > _NAMED else "")
+    return Failed(
+        message=recordable(f"{told}: {few}; the others are finished, and the summary has the reasons"), data=reports
+    )
 
 
 def _publish_summary(reports: list[ImageReport]) -> None:

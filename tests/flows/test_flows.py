@@ -133,7 +133,7 @@ def test_a_folder_through_the_flows_and_without_them(server: dict[str, str], inp
     states = sorted((flows[found["flow_id"]], found["state_type"]) for found in runs)
     assert (
         states
-        == [("segment-folder", "COMPLETED")] + [("segment-image", "COMPLETED")] * 5 + [("segment-image", "FAILED")] * 3
+        == [("segment-folder", "FAILED")] + [("segment-image", "COMPLETED")] * 5 + [("segment-image", "FAILED")] * 3
     )
     assert any(found["name"].startswith("good-0 · nuclei") for found in runs)
     assert all("seamfree" in found["tags"] for found in runs if flows[found["flow_id"]] == "segment-image")
