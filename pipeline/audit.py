@@ -11,14 +11,14 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
-from pipeline.audit_jobs import check_spot, count_faces, face_jobs, profile_reach, recompute_window
+from pipeline.audit_face_jobs import count_faces, face_jobs
+from pipeline.audit_faces import list_faults, sum_up_faces, worst_spots
+from pipeline.audit_jobs import check_spot, recompute_window
 from pipeline.audit_windows import choose_core, nearest_seam
 from pipeline.errors import PlanError
-from pipeline.labels.components import AXES, linked_axes
-from pipeline.labels.seams import FaceCounts, chance_of
+from pipeline.labels.components import AXES
 from pipeline.models.facts import learn_facts
+from pipeline.overlap_audit import audit_function, describe_function
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,12 +34,6 @@ Report = dict[str, Any]
 LISTED = 100
 """Entries of each list in a report; how many there are in all stands beside it."""
 
-SUSPICIOUS = 1e-6
-"""What is less likely than this at seams is looked at again."""
-
-SPOTS = 16
-"""Places that are."""
-
 
 class Mapper(Protocol):
     """Runs so many jobs of one kind somewhere."""
@@ -49,7 +43,7 @@ class Mapper(Protocol):
         ...
 
 
-def audit_result(plan: RunPlan, run: Mapper, *, finished: bool, seed: int = 0) -> Report:
+def audit_result(plan: RunPlan, run: Mapper, *, finished: bool, seed: int = 0, ask: bool = False) -> Report:
     """Audit a result.
 
     Parameters
@@ -62,47 +56,57 @@ def audit_result(plan: RunPlan, run: Mapper, *, finished: bool, seed: int = 0) -
         Whether the result has its name; else it is the unfinished one.
     seed : int
         Chooses another sample of windows.
+    ask : bool
+        Whether the function that stands in the network's place, if one does, may be called for a finished result.
 
     Returns
     -------
     dict
         What JSON can hold: ``passed``, ``windows``, ``seams`` (None without objects), and ``faults``. Where a
-        function stands in the network's place, or the network is not local and the user insists, ``windows`` is None,
-        and ``passed`` is None unless a fault is found: objects are counted at seams only. It is None, too, where
-        objects end at seams oftener than by chance, and not one of those ends could be looked at.
+        network is not local and the user insists, ``windows`` is None, and ``passed`` is None unless a fault is found:
+        objects are counted at seams only. It is None, too, where objects end at seams oftener than by chance, and not
+        one of those ends could be looked at. Of functions, see `pipeline.overlap_audit.audit_function`.
     """
+    if plan.instances == "overlap":
+        report = audit_function(plan, run, finished=finished, ask=ask or not finished, seed=seed)
+    else:
+        report = _audit_network(plan, run, finished=finished, seed=seed)
+    named = [{**fault, "seam": nearest_seam(plan, fault["at"])} for fault in report["faults"]["listed"]]
+    named.sort(key=lambda fault: fault["seam"] or (0,))
+    return report | {"faults": report["faults"] | {"listed": named[:LISTED]}}
+
+
+def _audit_network(plan: RunPlan, run: Mapper, *, finished: bool, seed: int) -> Report:
+    """Audit what a network has computed."""
     windows, faults, total, undecided = None, [], 0, False
-    recomputable = plan.instances != "overlap" and plan.seams is None
+    recomputable = plan.seams is None
     if recomputable:
         footprint = learn_footprint(plan)
         recompute = partial(recompute_window, footprint=footprint, finished=finished, seed=seed)
         records = run("audit windows", recompute, plan.audit_windows)
         windows = _sum_up_windows(plan, records, footprint) | {"seed": seed}
-        faults = _faults(records)
+        faults = list_faults(records)
         total = windows["differing"] + windows["odd_scores"] + windows["odd_objects"]
     seams = None
     if plan.instances != "none":
         counted = run("audit faces", partial(count_faces, finished=finished), face_jobs(plan))
-        seams = _sum_up_faces(plan, counted)
-        faults += _faults(counted)
+        seams = sum_up_faces(plan, counted)
+        faults += list_faults(counted)
         total += seams["breaks"]
         if seams["suspicious"] and recomputable:
-            places = sorted((spot for record in counted for spot in record["spots"]), key=lambda spot: -spot[0])
-            spots = [spot[1:] for spot in places[:SPOTS]]
+            spots = worst_spots(counted)
             check = partial(check_spot, footprint=footprint, finished=finished, spots=spots)
             looked = run("audit spots", check, len(spots))
             found = _sum_up_windows(plan, looked, footprint)
             seams["spots"] = found | {"undecided": sum(not record["decided"] for record in looked)}
             undecided = seams["spots"]["undecided"] == len(looked)
-            faults += _faults(looked)
+            faults += list_faults(looked)
             total += found["differing"] + found["odd_scores"] + found["odd_objects"]
-    named = [{**fault, "seam": nearest_seam(plan, fault["at"])} for fault in faults]
-    named.sort(key=lambda fault: fault["seam"] or (0,))
     return {
         "passed": False if total else True if recomputable and not undecided else None,
         "windows": windows,
         "seams": seams,
-        "faults": {"total": total, "listed": named[:LISTED]},
+        "faults": {"total": total, "listed": faults},
     }
 
 
@@ -122,10 +126,6 @@ def learn_footprint(plan: RunPlan) -> Footprint:
     return context.footprint
 
 
-def _faults(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [fault for record in records for fault in [*record["faults"], *record.get("object_faults", ())]]
-
-
 def _sum_up_windows(plan: RunPlan, records: list[dict[str, Any]], footprint: Footprint) -> Report:
     """Add up what was found in windows."""
     core = choose_core(plan.label_shape[4 - plan.spatial_ndim :], footprint)
@@ -138,47 +138,6 @@ def _sum_up_windows(plan: RunPlan, records: list[dict[str, Any]], footprint: Foo
         "window": list(footprint.window_shape(core)),
         **sums,
         "largest_difference_of_scores": max(deviations, default=None),
-    }
-
-
-def _sum_up_faces(plan: RunPlan, records: list[dict[str, Any]]) -> Report:
-    """Add up what was counted across faces, axis by axis."""
-    table, profile = [], {}
-    everywhere = {"seams": FaceCounts(), "halfway": FaceCounts()}
-    for axis in linked_axes(plan.spatial_ndim):
-        name = AXES[axis]
-        for where in everywhere:
-            counts = sum((FaceCounts(*record["counts"][f"{name} {where}"]) for record in records), FaceCounts())
-            everywhere[where] += counts
-            table.append({"axis": name, "where": where, **_rates(counts)})
-        if plan.label_shape[axis] <= plan.core[axis]:
-            continue
-        facing, boundary = np.sum([record["profile"][name] for record in records], axis=0)
-        reach = profile_reach(plan, axis)
-        profile[name] = {
-            "offset": list(range(1 - reach, reach)),
-            "straight": [round(float(part), 4) for part in boundary / np.maximum(facing, 1)],
-        }
-    chance = chance_of(everywhere["seams"], everywhere["halfway"])
-    return {
-        "table": table,
-        "profile": profile,
-        "chance": chance,
-        "suspicious": chance is not None and chance < SUSPICIOUS,
-        "breaks": sum(record["breaks"] for record in records),
-    }
-
-
-def _rates(counts: FaceCounts) -> Report:
-    """Give a row of the table: objects per 1000 pixels of plane, pixels of a section, and shares of what there is."""
-    return {
-        "pixels": counts.pixels,
-        "objects": counts.sections,
-        "density": round(1000 * counts.sections / max(2 * counts.pixels, 1), 4),
-        "size": round(counts.covered / max(counts.sections, 1), 3),
-        "straight": round(counts.boundary / max(counts.facing, 1), 6),
-        "ending": round(counts.ends / max(counts.sections, 1), 6),
-        "touching": counts.touching,
     }
 
 
@@ -201,6 +160,8 @@ def describe_report(report: Report) -> str:
         if seams is None or seams["chance"] is None:
             return why
         return f"{why}; as many objects end at seams as by chance in {seams['chance']:.1e} of all images"
+    if "ambivalent" in windows:
+        return describe_function(report)
     ties = f", {windows['ties']} ties within rounding" if windows["ties"] else ""
     text = f"{windows['number']} windows, {windows['pixels']:,} pixels: {windows['differing']} differ{ties}"
     if windows["scores"]:

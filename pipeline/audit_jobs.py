@@ -6,7 +6,6 @@ follows from the network alone.
 
 from __future__ import annotations
 
-from dataclasses import astuple
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,16 +17,9 @@ from pipeline.bench import OPENING, Bench, Unseen, bench_for, opened_once
 from pipeline.geometry import Box, Margin, window_around
 from pipeline.images.intensity import Scaling
 from pipeline.jobs import read_scaled
-from pipeline.labels.components import AXES, edge_ids, linked_axes, of_classes
+from pipeline.labels.components import edge_ids, of_classes
 from pipeline.labels.parting import LARGEST, part_core
-from pipeline.labels.seams import (
-    FaceCounts,
-    complete_components,
-    count_face,
-    longest_ends,
-    odd_pixels,
-    profile_face,
-)
+from pipeline.labels.seams import complete_components, odd_pixels
 from pipeline.notes import load_arrays
 from pipeline.stores.publish import PROVENANCE, read_provenance
 
@@ -40,14 +32,12 @@ if TYPE_CHECKING:
     from pipeline.planning import RunPlan
 
 __all__ = [
-    "FACE_JOBS",
+    "LISTED",
+    "audit_bench",
     "beyond_rounding",
     "check_spot",
     "compute_core",
-    "count_faces",
-    "face_jobs",
     "measure_rounding",
-    "profile_reach",
     "recompute_window",
     "tolerance_of",
 ]
@@ -67,12 +57,6 @@ ROUNDING_FACTOR, MOST_ROUNDING = 4, 1e-3
 
 OBJECT_EDGES = {2: 512, 3: 96}
 """Edge of the region around a point in which objects are found again, by number of spatial axes."""
-
-PROFILE = 16
-"""Planes before and after the faces of cores that are counted."""
-
-FACE_JOBS = 2048
-"""At most so many jobs count faces, each for several cores: what they report stays small however large the image."""
 
 LISTED = 4
 """Places that one job names, of each kind."""
@@ -109,7 +93,8 @@ def _finished(output: str, digest: str, written: int, plan: Unseen) -> Bench:  #
     return _FinishedBench(plan.plan)
 
 
-def _bench(plan: RunPlan, *, finished: bool) -> Bench:
+def audit_bench(plan: RunPlan, *, finished: bool) -> Bench:
+    """Give this process' bench for a plan, whose result has its name, or not yet."""
     if not finished:
         return bench_for(plan)
     written = (Path(plan.output) / PROVENANCE).stat().st_mtime_ns
@@ -134,7 +119,7 @@ def recompute_window(plan: RunPlan, index: int, *, footprint: Footprint, finishe
         As for `draw_points`. Of these, the one is taken around which classes vary most: where all is background,
         labels tell nothing.
     """
-    bench = _bench(plan, finished=finished)
+    bench = audit_bench(plan, finished=finished)
     semantic = bench.array("labels/semantic/0")
     points = draw_points(plan, index, seed)
     cores = [_core_around(plan, point, footprint) for point in points]
@@ -157,7 +142,7 @@ def check_spot(plan: RunPlan, index: int, *, footprint: Footprint, finished: boo
     spots : list of list of int
         The places: pixels of the image, TZYX.
     """
-    bench = _bench(plan, finished=finished)
+    bench = audit_bench(plan, finished=finished)
     core = _core_around(plan, spots[index], footprint)
     return _compare_scores(bench, core, footprint, []) | _compare_objects(bench, spots[index], grow=True)
 
@@ -324,126 +309,3 @@ def _without_border(plan: RunPlan, objects: NDArray[np.uint32], region: Box) -> 
         return objects
     at_edge = edge_ids(objects, region, plan.label_shape, plan.spatial_ndim)
     return np.where(np.isin(objects, at_edge), np.uint32(0), objects)
-
-
-def face_jobs(plan: RunPlan) -> int:
-    """Give how many jobs count the faces of all cores."""
-    return -(-len(plan.tiles) // -(-len(plan.tiles) // FACE_JOBS))
-
-
-def profile_reach(plan: RunPlan, axis: int) -> int:
-    """Give how far from the faces planes are counted along an axis."""
-    return max(1, min(PROFILE, plan.core[axis] // 2))
-
-
-def count_faces(plan: RunPlan, index: int, *, finished: bool) -> Record:
-    """Count what meets across the near faces of some cores, and across planes half a core away from them.
-
-    Parameters
-    ----------
-    plan : RunPlan
-        The plan.
-    index : int
-        Below `face_jobs`.
-    finished : bool
-        As for `recompute_window`.
-    """
-    bench = _bench(plan, finished=finished)
-    together = -(-len(plan.tiles) // FACE_JOBS)
-    linked = linked_axes(plan.spatial_ndim)
-    counts = {(AXES[axis], where): FaceCounts() for axis in linked for where in ("seams", "halfway")}
-    profile = {AXES[axis]: np.zeros((2, 2 * profile_reach(plan, axis) - 1), dtype=np.int64) for axis in linked}
-    record: Record = {"pixels": 0, "breaks": 0, "faults": [], "spots": []}
-    for number in range(index * together, min((index + 1) * together, len(plan.tiles))):
-        owned = plan.tiles[number].owned
-        low = tuple(
-            max(0, start - profile_reach(plan, axis)) if axis in linked else start
-            for axis, start in enumerate(owned.start)
-        )
-        read = Box(low, owned.stop)
-        labels = bench.array("labels/instances/0").read(read)
-        record["pixels"] += owned.size
-        for axis in linked:
-            name, face, half = AXES[axis], owned.start[axis], owned.start[axis] + plan.core[axis] // 2
-            if half < owned.stop[axis] and half > face:
-                counts[name, "halfway"] += count_face(*_across(labels, read, owned, axis, half))
-            if face == 0:
-                continue
-            before, after = _across(labels, read, owned, axis, face)
-            counts[name, "seams"] += count_face(before, after)
-            _add_profile(profile[name], labels, read, owned, axis, profile_reach(plan, axis))
-            spots = [[size, *_in_image(at, owned, axis, face)] for size, at in longest_ends(before, after, LISTED)]
-            record["spots"] = sorted(record["spots"] + spots, key=lambda spot: -spot[0])[:LISTED]
-            _add_breaks(record, bench, owned, axis, face, before, after)
-    record["counts"] = {f"{name} {where}": astuple(found) for (name, where), found in counts.items()}
-    record["profile"] = {name: found.tolist() for name, found in profile.items()}
-    return record
-
-
-def _cut(read: Box, owned: Box, axis: int, start: int, stop: int) -> tuple[slice, ...]:
-    """Give the index, in what was read, of the slices of a core from `start` to `stop` along an axis."""
-    box = Box(
-        tuple(start if at == axis else low for at, low in enumerate(owned.start)),
-        tuple(stop if at == axis else high for at, high in enumerate(owned.stop)),
-    )
-    return box.relative_to(read.start).slices
-
-
-def _across(
-    labels: NDArray[np.uint32], read: Box, owned: Box, axis: int, at: int
-) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """Give the slices on either side of a plane."""
-    return labels[_cut(read, owned, axis, at - 1, at)], labels[_cut(read, owned, axis, at, at + 1)]
-
-
-def _in_image(at: tuple[int, ...], owned: Box, axis: int, face: int) -> list[int]:
-    """Give the pixel of the image behind a face, from its position on the face."""
-    return [face if number == axis else start + at[number] for number, start in enumerate(owned.start)]
-
-
-def _add_profile(
-    profile: NDArray[np.int64], labels: NDArray[np.uint32], read: Box, owned: Box, axis: int, reach: int
-) -> None:
-    face = owned.start[axis]
-    slab = labels[_cut(read, owned, axis, face - reach, min(face + reach, owned.stop[axis]))]
-    found = np.array(profile_face(slab, axis))
-    profile[:, : found.shape[1]] += found
-
-
-def _add_breaks(
-    record: Record,
-    bench: Bench,
-    owned: Box,
-    axis: int,
-    face: int,
-    before: NDArray[np.uint32],
-    after: NDArray[np.uint32],
-) -> None:
-    """Find what cannot be on a face: two pixels of one component that are not alike, and objects outside of them."""
-    plan = bench.plan
-    if plan.instances not in ("components", "watershed"):
-        return
-    both = Box(
-        tuple(face - 1 if at == axis else low for at, low in enumerate(owned.start)),
-        tuple(face + 1 if at == axis else high for at, high in enumerate(owned.stop)),
-    )
-    parted = plan.instances == "watershed"
-    mask = of_classes(
-        bench.array("labels/semantic/0").read(both),
-        (*plan.object_classes, *(plan.contact_classes if parted else ())),
-    )
-    within = mask.all(axis=axis, keepdims=True)
-    wrong = np.zeros(within.shape, dtype=np.bool_)
-    if not parted:
-        wrong |= within & (before != after)
-    elif plan.border == "keep" and not plan.fill_holes:
-        # All pixels of a component are in objects, or none is.
-        wrong |= within & ((before > 0) != (after > 0))
-    if not plan.fill_holes:
-        wrong |= ((np.concatenate([before, after], axis=axis) > 0) & ~mask).any(axis=axis, keepdims=True)
-    broken = np.argwhere(wrong)
-    record["breaks"] += len(broken)
-    room = LISTED - len(record["faults"])
-    record["faults"] += [
-        {"what": "object", "at": _in_image(tuple(at), owned, axis, face)} for at in broken[: max(room, 0)].tolist()
-    ]

@@ -102,9 +102,10 @@ def draw_points(plan: RunPlan, index: int, seed: int) -> list[tuple[int, int, in
         Of the window. Even ones stand where the seams of all axes meet, odd ones on a seam of one axis, in turns; any
         place will do where there are no seams.
     seed : int
-        Chooses another sample.
+        Chooses another sample. Nothing else does but the shapes of image and tiles: not where the image lies, nor when
+        it was written.
     """
-    random = np.random.default_rng([int(plan.digest[:16], 16), seed, index])
+    random = np.random.default_rng([seed, index, *plan.label_shape, *plan.core])
     cut = [axis for axis in linked_axes(plan.spatial_ndim) if plan.label_shape[axis] > plan.core[axis]]
     if cut and index % 2:
         cut = [cut[index // 2 % len(cut)]]

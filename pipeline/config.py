@@ -166,7 +166,8 @@ class AuditConfig(Settings):
         ge=0,
         le=100_000,
         description="Windows on seams that are computed again and compared; null takes so many that they add a "
-        "fiftieth to the network's work, and 4 at least; 0 leaves the audit out.",
+        "fiftieth to the network's work, and 4 at least; 0 leaves the audit out. Where a function finds the objects, "
+        "as many more are taken as it takes to see 100 objects across seams, or all.",
     )
 
 

@@ -39,6 +39,7 @@ __all__ = [
     "DetectorFacts",
     "DetectorFunction",
     "check_detector",
+    "check_same_function",
     "identify",
     "learn_detector",
     "load_detector",
@@ -172,6 +173,30 @@ def check_detector(config: RunConfig) -> bool:
         raise ConfigError(f"functions take float32; leave out the precision {config.precision!r}")
     load_detector(wish.function)
     return True
+
+
+def check_same_function(network: object, function: str, result: str) -> None:
+    """Refuse a function that has not found a result's objects.
+
+    Parameters
+    ----------
+    network : object
+        What the result's plan has in the network's place.
+    function : str
+        As the user names it.
+    result : str
+        What to call the result in messages.
+
+    Raises
+    ------
+    ConfigError
+        If it is another one, or there is none.
+    """
+    made = network.function if isinstance(network, DetectorFunction) else None
+    if made is None:
+        raise ConfigError(f"{result}: a network has made it, and no function; leave out --function")
+    if _absolute(function) != made:
+        raise ConfigError(f"{result}: the function {made!r} has found its objects, not {function!r}")
 
 
 def learn_detector(config: RunConfig, info: ImageInfo) -> DetectorFacts:

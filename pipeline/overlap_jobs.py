@@ -30,7 +30,16 @@ if TYPE_CHECKING:
     from pipeline.geometry import Box
     from pipeline.planning import RunPlan
 
-__all__ = ["LISTED", "choose_objects", "compare_tile", "detect_tile", "number_objects", "paint_tile", "relabel_tile"]
+__all__ = [
+    "LISTED",
+    "choose_objects",
+    "compare_tile",
+    "detect_tile",
+    "number_objects",
+    "paint_tile",
+    "read_channels",
+    "relabel_tile",
+]
 
 LISTED = 1000
 """How many ambiguous pairs the provenance tells one by one."""
@@ -77,7 +86,7 @@ def detect_tile(plan: RunPlan, index: int) -> Record:
     bench = bench_for(plan)
     detector = bench.detector
     owned, window = plan.tiles[index].owned, _window(plan, index)
-    image = _read(bench, window)
+    image = read_channels(bench, window)
     have_read = perf_counter()
     labels, scores = find_objects(detector.function, image, detector.name, **detector.options)
     have_computed = perf_counter()
@@ -94,7 +103,7 @@ def detect_tile(plan: RunPlan, index: int) -> Record:
     }
 
 
-def _read(bench: Bench, window: Box) -> NDArray[np.float32]:
+def read_channels(bench: Bench, window: Box) -> NDArray[np.float32]:
     """Read the channels of a window, their intensities scaled: CYX or CZYX."""
     plan, time = bench.plan, window.start[0]
     together = plan.image_shard[1] if plan.copy_image else plan.source.block[1]

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import zarr
 
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, ImageError, StoreError
 from pipeline.printing import short
 from pipeline.stores.metadata import ome_of
 from pipeline.stores.publish import PROVENANCE, read_provenance
 from pipeline.stores.tables import open_table, read_table
-from pipeline.views import as_dask, as_xarray
+from pipeline.views import as_dask, as_xarray, input_as_dask, input_as_xarray
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
     import xarray
+
+    from pipeline.inputs import InputArray
 
 __all__ = ["FieldResult", "PlateResult", "Result", "check_result", "open_result"]
 
@@ -39,7 +41,8 @@ class Result:
     provenance : dict
         How it came about.
     image, semantic, instances, probabilities : list of zarr.Array
-        The levels of each pyramid, full resolution first; empty where the result has none.
+        The levels of each pyramid, full resolution first; empty where the result has none. Where it has no copy of the
+        image, `dask` and `xarray` give the input itself.
     """
 
     path: Path
@@ -63,6 +66,22 @@ class Result:
     def _one(self) -> Result:
         """Give what has pixels."""
         return self
+
+    def _input(self, level: int) -> InputArray:
+        """Give a level of the image that was segmented, where the result has no copy of it.
+
+        Raises
+        ------
+        StoreError
+            If the input is gone or has changed: says which, and where it was.
+        """
+        from pipeline.inputs import InputArray, Segmented
+
+        self._one()
+        try:
+            return InputArray(Segmented.noted(self.provenance["plan"]), level)
+        except (ImageError, StoreError) as error:
+            raise StoreError(f"{self.path}: this result has no copy of the image, and the input: {error}") from error
 
     def _level(self, name: str, level: int) -> zarr.Array[Any]:
         self._one()
@@ -90,8 +109,10 @@ class Result:
         Raises
         ------
         StoreError
-            If the result has none.
+            If the result has none; for the image, if it has no copy, and the input is gone or has changed.
         """
+        if name == "image" and not self.image:
+            return input_as_dask(self._input(level))
         return as_dask(self._level(name, level))
 
     def xarray(self, name: str = "image", level: int = 0) -> xarray.DataArray:
@@ -107,8 +128,10 @@ class Result:
         Raises
         ------
         StoreError
-            If the result has none.
+            If the result has none; for the image, if it has no copy, and the input is gone or has changed.
         """
+        if name == "image" and not self.image:
+            return input_as_xarray(self._input(level)).rename(name)
         array = self._level(name, level)
         group = self.path / {"image": "", "probabilities": name}.get(name, f"labels/{name}")
         channels = (

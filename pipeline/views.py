@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     import dask.array
     import xarray
 
-__all__ = ["as_dask", "as_xarray"]
+    from pipeline.inputs import InputArray
+
+__all__ = ["as_dask", "as_xarray", "input_as_dask", "input_as_xarray"]
 
 
 def as_dask(array: zarr.Array[Any]) -> dask.array.Array:
@@ -74,3 +76,28 @@ def as_xarray(group: Path, level: int, array: zarr.Array[Any], names: tuple[str,
             f"{group}: the OME-Zarr metadata do not describe level {level} ({type(error).__name__}: {error})"
         ) from error
     return xarray.DataArray(as_dask(array), coords, [axis["name"] for axis in axes], name=group.name)
+
+
+def input_as_dask(array: InputArray) -> dask.array.Array:
+    """Give an input lazily, in pieces of whole blocks of its file."""
+    import dask.array
+
+    lazy: dask.array.Array = dask.array.from_array(array, chunks=array.chunks, fancy=False, name=False)
+    return lazy
+
+
+def input_as_xarray(array: InputArray) -> xarray.DataArray:
+    """Give an input with the names of its axes, and coordinates from its own metadata, as `as_xarray` does."""
+    import xarray
+
+    info = array.info
+    coords = {}
+    for at, axis in enumerate("TCZYX"):
+        if axis not in info.axes:
+            continue
+        values: Any = np.arange(info.shape[at]) * info.pixel_size[at] + info.translation[at]
+        if axis == "C":
+            values = list(info.channel_names)
+        attributes = {"units": info.units[at]} if info.units[at] else {}
+        coords[axis.lower()] = (axis.lower(), values, attributes)
+    return xarray.DataArray(input_as_dask(array), coords, [axis.lower() for axis in info.axes])

@@ -13,7 +13,7 @@ import zarr
 
 from pipeline import segment
 from pipeline.audit import describe_report
-from pipeline.audit_jobs import count_faces, face_jobs
+from pipeline.audit_face_jobs import count_faces, face_jobs
 from pipeline.audit_windows import choose_core, choose_count, draw_points, nearest_seam, place_around
 from pipeline.config import make_config
 from pipeline.engine.executor import SerialExecutor

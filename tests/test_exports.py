@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import shutil
 import subprocess
@@ -61,6 +62,52 @@ def test_arrays_come_lazily_with_axes_places_and_names(result: Result) -> None:
     assert view.coords["x"].attrs["units"] == "micrometer"
     np.testing.assert_array_equal(view.sel(c="actin", t=0, z=0).to_numpy(), np.asarray(result.image[0])[0, 1, 0])
     assert result.xarray("semantic").dims == ("t", "z", "y", "x")
+
+
+@pytest.mark.parametrize("kind", ["tiff", "ome.zarr"])
+def test_a_result_without_a_copy_gives_the_input_itself_while_it_is_the_same(
+    result: Result, tmp_path: Path, kind: str
+) -> None:
+    image = np.asarray(result.image[0])
+    path = tmp_path / f"a.{kind}"
+    if kind == "tiff":
+        shutil.copy(result.provenance["plan"]["source"]["path"], path)
+    else:
+        shutil.copytree(result.path, path, ignore=shutil.ignore_patterns("labels", "tables", "seamfree.json"))
+    settings = {
+        "model": result.provenance["plan"]["model"],
+        "tile": 32,
+        "instances": {"method": "components"},
+        "channels": [0],
+        "output": {"image": "none"},
+    }
+    (report,) = segment(path, tmp_path / "out", make_config(settings | {"execution": {"scheduler": "serial"}}))
+    assert report.result is not None, report.reason
+    bare = open_result(report.result)
+    assert bare.image == []
+    lazy, view = bare.dask(), bare.xarray()
+    np.testing.assert_array_equal(lazy.compute(scheduler="synchronous"), image)
+    np.testing.assert_array_equal(lazy[0, 1, -1, 50:3:-7, 2:40:3].compute(), image[0, 1, -1, 50:3:-7, 2:40:3])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(lazy)).compute(), image)
+    assert view.name == "image"
+    assert view.dtype == image.dtype
+    copied = result.xarray("image")
+    assert view.dims == copied.dims
+    for axis in view.dims:
+        np.testing.assert_array_equal(view.coords[axis], copied.coords[axis])
+        assert view.coords[axis].attrs == copied.coords[axis].attrs
+    with pytest.raises(StoreError, match="the image has levels 0 to 0, not 7"):
+        bare.dask("image", 7)
+    if kind == "tiff":
+        tifffile.imwrite(path, image[..., ::-1, :], metadata={"axes": "TCZYX"}, ome=True)
+    else:
+        next(file for file in sorted((path / "0" / "c").rglob("*")) if file.is_file()).touch()
+    with pytest.raises(StoreError, match=rf"no copy of the image, and the input: .*{kind}: the image has changed"):
+        bare.dask()
+    path.rename(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match=rf"no copy of the image, and the input: .*a\.{kind}"):
+        bare.xarray()
+    assert bare.xarray("instances").shape == bare.instances[0].shape
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,16 @@ def verify(
     windows: Annotated[int | None, typer.Option(min=1, help="How many; as many as for the run by default.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Chooses other windows than the run's own.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes; 1 does it in this one.")] = 1,
+    function: Annotated[
+        str | None, typer.Option(help="The function that found the objects, as the run was told it: call it again.")
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="File for a plot of the run's audit, as SVG.")] = None,
 ) -> None:
     """Check a finished result: metadata, checksums, and that its tiles do not show."""
     from pipeline.results import check_result, open_result
     from pipeline.verify import verify as check
 
-    checks = check(check_result(result), audit=audit, windows=windows, seed=seed, workers=workers)
+    checks = check(check_result(result), audit=audit, windows=windows, seed=seed, workers=workers, function=function)
     for found in checks:
         verdict = ("ok    " if found.passed else "FAILED") if found.made else "not made"
         typer.echo(printable(f"{verdict} {found.what}{': ' if found.detail else ''}{found.detail}"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,12 @@ from pipeline.labels.components import label_core, linked_axes
 
 __all__ = [
     "FaceCounts",
+    "broken_objects",
     "chance_of",
+    "chance_of_broken",
     "complete_components",
     "count_face",
+    "least_broken",
     "longest_ends",
     "odd_pixels",
     "profile_face",
@@ -160,6 +163,67 @@ def chance_of(at_seams: FaceCounts, elsewhere: FaceCounts) -> float | None:
     if not at_seams.ends:
         return 1.0
     return float(betainc(at_seams.ends, ends - at_seams.ends + 1, at_seams.sections / sections))
+
+
+def chance_of_broken(broken: int, objects: int, share: float) -> float:
+    """Give how likely it is that so many objects, or more, are broken where each is with a chance of `share`."""
+    return 1.0 if not broken or share >= 1 else float(betainc(broken, objects - broken + 1, share))
+
+
+def least_broken(objects: int, share: float, unlikely: float) -> int | None:
+    """Give how many broken objects, among so many, have a chance below `unlikely`; None if not even all of them have.
+
+    Parameters
+    ----------
+    objects : int
+        How many there are.
+    share : float
+        As for `chance_of_broken`.
+    unlikely : float
+        The limit.
+    """
+    low, high = 1, objects + 1
+    while low < high:
+        middle = (low + high) // 2
+        if middle > objects or chance_of_broken(middle, objects, share) < unlikely:
+            high = middle
+        else:
+            low = middle + 1
+    return low if low <= objects else None
+
+
+def broken_objects(
+    objects: NDArray[np.int64], labels: NDArray[np.integer[Any]], wanted: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Find objects that another label image holds in pieces, or not at all.
+
+    Parameters
+    ----------
+    objects, labels : ndarray of int
+        Objects 1 to n and those of the other image, of the same shape; 0 for background.
+    wanted : ndarray of int64
+        The objects that are looked for.
+
+    Returns
+    -------
+    ndarray of int64
+        Those of them of which less than half is in any one object of the other image, or in which a second one lies
+        with most of its pixels, four at least.
+    """
+    sizes = np.bincount(labels.ravel())
+    broken = []
+    whole = np.bincount(objects.ravel())
+    looked = np.isin(objects, wanted) & (labels > 0)
+    packed = objects[looked].astype(np.uint64) << np.uint64(32) | labels[looked].astype(np.uint64)
+    pairs, common = np.unique(packed, return_counts=True)
+    mine, theirs = (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    for wish in wanted.tolist():
+        inside = slice(*np.searchsorted(mine, [wish, wish + 1]).tolist())
+        others, shared = theirs[inside], common[inside]
+        pieces = np.count_nonzero((2 * shared > sizes[others]) & (shared >= LEAST_SECTION))
+        if pieces > 1 or 2 * int(shared.max(initial=0)) < whole[wish]:
+            broken.append(wish)
+    return np.array(broken, dtype=np.int64)
 
 
 def complete_components(

@@ -48,6 +48,9 @@ def judge_audit(plan: RunPlan, audit: dict[str, Any]) -> tuple[str, str, str]:
     if audit["passed"] is None:
         return "care", "undecided", f"The audit found no fault, but could not decide: {describe_report(audit)}."
     windows = audit["windows"]
+    if "ambivalent" in windows:
+        where = f"around {plural(windows['number'], 'place')} on the seams of tiles"
+        return "good", "passed", f"The audit passed: called again {where}, the function finds what the result holds."
     return "good", "passed", (
         f"The audit passed: {plural(windows['number'], 'window')} on the seams of tiles, {windows['pixels']:,} pixels, "
         "were computed again and are as without tiles."

@@ -12,8 +12,8 @@ from skimage.transform import resize
 
 from pipeline.errors import ImageError
 from pipeline.geometry import Box
-from pipeline.images.opening import open_coarser, open_image
 from pipeline.images.source import AXES
+from pipeline.inputs import Segmented, open_input
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import zarr
     from numpy.typing import NDArray
 
-    from pipeline.images.source import ImageInfo
     from pipeline.planning import RunPlan
     from pipeline.results import Result
 
@@ -272,26 +271,11 @@ def open_pixels(result: Result, plan: RunPlan) -> Iterator[tuple[ImagePixels | N
         return
     with ExitStack() as stack:
         try:
-            first = open_image(plan.source.path, plan.series)
-            stack.callback(first.close)
-            if (why := _changed(first.info, plan)) is not None:
-                found: tuple[ImagePixels | None, str | None] = None, why
-            else:
-                sources = [first, *open_coarser(plan.source.path, plan.series)]
-                for source in sources[1:]:
-                    stack.callback(source.close)
-                found = (
-                    ImagePixels([_Level(source.info.shape, source.info.block, source.read) for source in sources]),
-                    None,
-                )
+            sources = open_input(Segmented.of(plan))
+            for source in sources:
+                stack.callback(source.close)
+            levels = [_Level(source.info.shape, source.info.block, source.read) for source in sources]
+            found: tuple[ImagePixels | None, str | None] = ImagePixels(levels), None
         except ImageError as error:
             found = None, str(error)
         yield found
-
-
-def _changed(info: ImageInfo, plan: RunPlan) -> str | None:
-    """Say that an image is another one than was segmented, if so."""
-    names = ["shape", "dtype", "size_bytes"] + ["modified_ns"] * (plan.content_sha256 is None)
-    if all(getattr(info, name) == getattr(plan.source, name) for name in names):
-        return None
-    return f"{plan.source.path}: the image has changed since it was segmented"
