@@ -192,16 +192,6 @@ class AcquisitionLedger:
             )
         return self.find(content, recipe) if made.rowcount else None
 
-    def claim_failed(self, now: float) -> int:
-        """Claim anew what has failed or was cancelled, and say how many these are."""
-        with self._telling("written"), self._connection:
-            made = self._connection.execute(
-                "UPDATE acquisitions SET state = 'claimed', attempt = attempt + 1, run = NULL, reason = NULL, "
-                "since = ? WHERE state IN ('failed', 'cancelled')",
-                (now,),
-            )
-        return made.rowcount
-
     def change(self, held: Acquisition, changed: Acquisition) -> bool:
         """Replace an acquisition's entry, unless another process has changed it meanwhile; say whether it was done."""
         names = ("path", "name", "state", "attempt", "run", "reason", "result", "objects", "since")
