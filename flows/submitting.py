@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import threading
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from httpx import HTTPError, HTTPStatusError
@@ -103,7 +103,6 @@ def follow(scheduled: Sequence[tuple[InputImage, UUID]], output: Path) -> list[I
     waiting = {run: image for image, run in scheduled}
     begun: set[UUID] = set()
     reports: dict[UUID, ImageReport] = {}
-    pause = threading.Event()
     while waiting:
         if not is_held(watch_hold(output)):
             raise ClusterError(
@@ -121,7 +120,7 @@ def follow(scheduled: Sequence[tuple[InputImage, UUID]], output: Path) -> list[I
                 reports[run.id] = report
                 tell(ImageFinished(report.name, report.status))
         if waiting:
-            pause.wait(_PAUSE)
+            sleep(_PAUSE)
     return [reports[run] for _, run in scheduled]
 
 

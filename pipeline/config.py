@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pipeline.errors import ConfigError
 from pipeline.models.network import NetworkUse
 from pipeline.models.plain_yaml import read_yaml
-from pipeline.printing import without_secrets
+from pipeline.printing import short, without_secrets
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -271,6 +272,10 @@ _TRIED = re.compile(r"^(int|str|float|constrained-\w+|function-.*|tuple\[.*)$")
 """How pydantic tells, in a path, which of several types a complaint is about."""
 
 
+_MOST_TOLD = 1500
+"""Letters of complaints that are shown at once: whoever has mended these sees the others."""
+
+
 def make_config(values: dict[str, Any], origin: str = "the configuration") -> RunConfig:
     """Validate settings.
 
@@ -296,8 +301,11 @@ def make_config(values: dict[str, Any], origin: str = "the configuration") -> Ru
         by_place: dict[str, list[str]] = {}
         for found in error.errors():
             by_place.setdefault(_place(found), []).append(_complaint(found))
-        complaints = "; ".join(f"{place}: {' or '.join(texts)}" for place, texts in by_place.items())
-        raise ConfigError(f"{origin}: {complaints}") from error
+        complaints = [f"{short(place)}: {' or '.join(texts)}" for place, texts in by_place.items()]
+        ends = list(accumulate(map(len, complaints)))
+        shown = max(1, sum(end <= _MOST_TOLD for end in ends))
+        more = f"; and {len(complaints) - shown} more" if shown < len(complaints) else ""
+        raise ConfigError(f"{origin}: {'; '.join(complaints[:shown])}{more}") from error
 
 
 def load_config(path: Path) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import zarr
 
-from pipeline.errors import StoreError
-from pipeline.images.opening import open_image
+from pipeline.errors import ImageError, StoreError
 from pipeline.images.zarrs import ZarrSource
+from pipeline.inputs import Segmented, open_input
 from pipeline.stores.metadata import Space, ome_of
 from pipeline.stores.ome_tiff import TiffImage, write_ome_tiff
 from pipeline.stores.replacing import replacing
@@ -71,17 +71,20 @@ def _image_of(result: Result) -> tuple[Path, list[zarr.Array[Any]]] | None:
     """Find the image's pyramid: the result's own, or that of an OME-Zarr that it was made of."""
     if result.image:
         return result.path, result.image
-    source = result.provenance["plan"]["source"]
-    if source["kind"] != "ome-zarr" or not Path(source["path"]).is_dir():
+    plan = result.provenance["plan"]
+    if plan["source"]["kind"] != "ome-zarr":
         return None
-    opened = open_image(source["path"], result.provenance["plan"]["series"])
-    assert isinstance(opened, ZarrSource)
-    if opened.group is None or (opened.info.size_bytes, opened.info.modified_ns) != (
-        source["size_bytes"],
-        source["modified_ns"],
-    ):
+    try:
+        first, *coarser = open_input(Segmented.noted(plan))
+    except ImageError:
         return None
-    return opened.group, [zarr.open_array(opened.group / level, mode="r") for level in opened.levels]
+    try:
+        assert isinstance(first, ZarrSource)
+        group = first.group
+        return None if group is None else (group, [zarr.open_array(group / level, mode="r") for level in first.levels])
+    finally:
+        for source in (first, *coarser):
+            source.close()
 
 
 def _flat_levels(levels: list[zarr.Array[Any]]) -> list[zarr.Array[Any]]:

@@ -253,6 +253,14 @@ def test_a_wrong_setting_is_named_with_its_path_and_what_is_allowed(text: str, m
     assert f"my.yaml: {message}" in str(caught.value)
 
 
+def test_of_very_many_wrong_settings_the_first_are_told_and_the_others_counted() -> None:
+    with pytest.raises(ConfigError, match=r"wrong-0: there is no such setting.*; and \d+ more$") as told:
+        make_config({f"wrong-{number}": 1 for number in range(100)})
+    named = str(told.value).count("there is no such setting")
+    assert str(told.value).endswith(f"; and {100 - named} more")
+    assert len(str(told.value)) < 2000
+
+
 @pytest.mark.parametrize("text", ["- 1", "a: [", "3"])
 def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "c.yaml").write_text(text)

@@ -15,7 +15,6 @@ from random import Random
 import yaml
 
 from pipeline.config import RunConfig, load_config, make_config
-from pipeline.errors import SeamfreeError
 from pipeline.geometry import Box
 from pipeline.images.discover import InputImage
 from pipeline.images.opening import open_coarser, open_image
@@ -148,23 +147,10 @@ def _flat() -> Path:
     return path
 
 
-def planted(data: bytes, _folder: Path) -> None:
-    """Hold a bug that nobody finds by chance: this tells whether the fuzzer follows the paths through the code."""
-    if int.from_bytes(data[:8], "little") == 0x5EA3F2EE51A7B10C:
-        raise KeyError("this error is not meant for users")
-    raise SeamfreeError("this one is")
-
-
-def plain_only(data: bytes, _draw: Random, plain: Plain) -> bytes:
-    """Know of no form."""
-    return plain(data)
-
-
 TARGETS = {
     "tiff": Target(tiff, mutate_tiff),
     "zarr": Target(zarrs, mutate_folder),
     "card": Target(card, mutate_yaml),
     "config": Target(config, mutate_yaml),
     "package": Target(package, mutate_yaml),
-    "planted": Target(planted, plain_only),
 }
