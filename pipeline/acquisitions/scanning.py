@@ -210,7 +210,8 @@ class _Look:
             self.found.growing.append(path)
             return [before]
         if reason := why_held_back(Path(path), self.order.rules):
-            return [self._put_off(before, reason)]
+            # For as long as it takes: that it is over changes nothing in the file, so nothing would end a quarantine.
+            return [self._wait(before, reason)]
         return self._examine(path, image, before)
 
     def _is_taken_care_of(self, content: str) -> bool:
@@ -264,14 +265,18 @@ class _Look:
             or self.order.clock() - sighting.since < self.order.rules.settle
         )
 
+    def _wait(self, before: Sighting, reason: str) -> Sighting:
+        """Wait for something outside of the acquisition."""
+        self.found.waiting[before.path] = reason
+        if before.reason != reason:
+            self.found.news[before.path] = f"waited for: {reason}"
+        return replace(before, state="waiting", reason=reason)
+
     def _put_off(self, before: Sighting, reason: str) -> Sighting:
         """Wait for something as long as patience allows, then put the acquisition into quarantine."""
         rules, found = self.order.rules, self.found
         if self.order.clock() - before.since < rules.settle + rules.patience:
-            found.waiting[before.path] = reason
-            if before.reason != reason:
-                found.news[before.path] = f"waited for: {reason}"
-            return replace(before, state="waiting", reason=reason)
+            return self._wait(before, reason)
         found.quarantined[before.path] = reason
         found.news[before.path] = f"put in quarantine until it changes: {reason}"
         return replace(before, state="quarantined", reason=reason)

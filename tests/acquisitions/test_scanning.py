@@ -155,6 +155,23 @@ def test_what_stays_broken_is_quarantined_until_it_changes(place: Place) -> None
     assert place.settle().started == ["a"]
 
 
+@pytest.mark.parametrize("what", ["a lock", "a sentinel"])
+def test_what_its_writer_holds_back_is_waited_for_however_long_that_takes(place: Place, what: str) -> None:
+    path = place.write("a.tif")
+    beside = path.with_name("a.tif.lock" if what == "a lock" else "a.done")
+    if what == "a lock":
+        beside.touch()
+    else:
+        place.rules = RULES.model_copy(update={"sentinel": "{stem}.done"})
+    place.settle()
+    found = place.scan(after=30 * 86400)
+    assert beside.name in found.waiting[str(path)]
+    assert not found.quarantined
+    assert not found.notable  # told once
+    beside.unlink() if what == "a lock" else beside.touch()
+    assert place.scan().started == ["a"]
+
+
 def test_no_more_runs_than_the_queue_takes(place: Place) -> None:
     place.queue = 2
     for number in range(5):
