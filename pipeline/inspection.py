@@ -30,7 +30,14 @@ def is_model(reference: str) -> bool:
 _OF_A_HEAD = ("local", "margin", "halo", "stride", "scale", "reason")
 
 
-def describe_facts(reference: str, facts: ModelFacts, *, factory: str | None = None, trust: bool) -> dict[str, Any]:
+def describe_facts(
+    reference: str,
+    facts: ModelFacts,
+    *,
+    factory: str | None = None,
+    trust: bool = False,
+    fully_convolutional: bool = False,
+) -> dict[str, Any]:
     """Give what `seamfree inspect` shows of a model, in plain types.
 
     Parameters
@@ -39,8 +46,8 @@ def describe_facts(reference: str, facts: ModelFacts, *, factory: str | None = N
         The model.
     facts : ModelFacts
         What was learnt of it.
-    factory, trust
-        As for `load_model`.
+    factory, trust, fully_convolutional
+        As for `learn_heads`.
 
     Raises
     ------
@@ -55,7 +62,7 @@ def describe_facts(reference: str, facts: ModelFacts, *, factory: str | None = N
         "differences": [str(each) for each in compare_declared(card.footprint, facts.context)],
         **card.model_dump(mode="json", exclude={"name", "footprint"}),
     }
-    if heads := learn_heads(reference, facts, factory=factory, trust=trust):
+    if heads := learn_heads(reference, facts, factory=factory, trust=trust, fully_convolutional=fully_convolutional):
         found["heads"] = {
             name: {field: told for field, told in context.describe().items() if field in _OF_A_HEAD}
             for name, context in heads.items()

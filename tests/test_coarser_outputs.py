@@ -21,7 +21,7 @@ from pipeline.config import make_config
 from pipeline.geometry import mirror_indices
 from pipeline.models.facts import learn_facts
 from pipeline.models.network import NetworkUse
-from tests.models.classifiers import Classifier, make, slide
+from tests.models.classifiers import Branching, Classifier, make, slide
 from tests.models.foreign import exported, save_foreign
 from tests.models.zoo import ZOO
 from tests.test_seams import TOLERANCE, real_looking
@@ -204,6 +204,22 @@ def test_inspect_says_what_can_be_converted_and_what_cannot(tmp_path: Path) -> N
     )
     assert not facts["convertible"]
     assert any("cannot be made fully convolutional" in note for note in facts["notes"])
+
+
+def test_each_head_of_a_classifier_is_inspected_as_it_is_and_as_it_slides(tmp_path: Path) -> None:
+    content = exported(Branching(), "factory")
+    model = save_foreign(tmp_path / "model", content, "factory", 3, output="cell", window=[12, 12])
+    command = ["inspect", model, "--factory", "tests.models.classifiers:Branching", "--json"]
+    told = CliRunner().invoke(app, command)
+    assert told.exit_code == 0, told.exception
+    assert {name: head["local"] for name, head in json.loads(told.stdout)["heads"].items()} == {
+        "cell": False, "kind": False,
+    }  # fmt: skip
+    told = CliRunner().invoke(app, [*command, "--fully-convolutional"])
+    assert told.exit_code == 0, told.exception
+    heads = json.loads(told.stdout)["heads"]
+    # A window of 12 pixels around each block of 2.
+    assert {(head["local"], *head["margin"], *head["stride"]) for head in heads.values()} == {(True, 5, 5, 2, 2)}
 
 
 def test_what_cannot_be_used_so_is_an_error_that_says_why(tmp_path: Path) -> None:

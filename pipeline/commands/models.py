@@ -40,7 +40,9 @@ def inspect(
     if is_a_model:
         use = settings_of(None, head=head, fully_convolutional=fully_convolutional, resolution=resolution).network_use
         known = learn_facts(subject, factory=factory, trust=trust_model_code, use=use)
-        facts = describe_facts(subject, known, factory=factory, trust=trust_model_code)
+        facts = describe_facts(
+            subject, known, factory=factory, trust=trust_model_code, fully_convolutional=fully_convolutional
+        )
     elif is_there:
         from pipeline.images.opening import open_image
 

@@ -174,7 +174,12 @@ def learn_facts(
 
 
 def learn_heads(
-    reference: str | Path, facts: ModelFacts, *, factory: str | None = None, trust: bool = False
+    reference: str | Path,
+    facts: ModelFacts,
+    *,
+    factory: str | None = None,
+    trust: bool = False,
+    fully_convolutional: bool = False,
 ) -> dict[str, ModelContext]:
     """Learn how far each of a network's several outputs looks; of a network with one output nothing.
 
@@ -186,6 +191,8 @@ def learn_heads(
         What was learnt of it, for the output that is used.
     factory, trust
         As for `load_model`.
+    fully_convolutional : bool
+        Whether it is a classifier that is made a network of convolutions.
 
     Returns
     -------
@@ -204,10 +211,12 @@ def learn_heads(
     from pipeline.models.library import load_model
     from pipeline.models.loading import OneOutput
 
-    network = load_model(reference, factory=factory, trust=trust).network
+    use = NetworkUse(fully_convolutional=fully_convolutional)
+    network = load_model(reference, factory=factory, trust=trust, use=use).network
     assert isinstance(network, OneOutput)  # only files of others have several outputs
-    channels, dims = len(facts.card.channels), facts.card.dims
-    return {name: derive_context(network.network, channels, dims, name) for name in names}
+    card = facts.card
+    window = card.network.window if card.network is not None and not fully_convolutional else None
+    return {name: derive_context(network.network, len(card.channels), card.dims, name, first=window) for name in names}
 
 
 @lru_cache(maxsize=8)
