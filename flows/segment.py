@@ -132,7 +132,7 @@ def _placed(config: RunConfig, output: str, place: Place | None) -> Iterator[Pla
     if served.id is not None:
         dies_with_parent(os.environ.get(WATCHER))
     place_of(Path(output))
-    with hold(run_hold(Path(output), str(flow_run.id))), join_site(config) as (site, address):
+    with hold(run_hold(Path(output), str(flow_run.id))), join_site(config, Path(output)) as (site, address):
         yield Place(address, site.intent)
 
 

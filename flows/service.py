@@ -26,7 +26,7 @@ from pipeline.acquisitions.place import SERVED, SERVER, ledger_of, place_of, wat
 from pipeline.engine.cluster import client_environment
 from pipeline.engine.parent import dies_with_parent
 from pipeline.errors import ClusterError, ConfigError
-from pipeline.site import join_site
+from pipeline.site import join_cluster
 from pipeline.stores.hold import hold, is_held
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def watch(wanted: Watch) -> None:
     place = place_of(wanted.output)
     with hold(watch_hold(wanted.output)), _server(place) as url:
         os.environ |= {"PREFECT_API_URL": url, WATCHER: str(os.getpid())}
-        with join_site(wanted.config) as (_, address):
+        with join_cluster(wanted.config) as address:
             os.environ.update(client_environment(address))
             _serve(wanted, url)
 

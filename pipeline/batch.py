@@ -16,14 +16,14 @@ from uuid import uuid4
 
 from pipeline.calibration import settle_plan
 from pipeline.checking import check_settings
-from pipeline.engine.cluster import check_scheduler, connect, open_cluster
+from pipeline.engine.cluster import check_scheduler, connect
 from pipeline.errors import ConfigError, SeamfreeError, StoreError
 from pipeline.images.discover import InputImage, discover
 from pipeline.plates import finish_plates, hold_plates
 from pipeline.printing import in_one_line, unexpected
 from pipeline.progress import ImageFinished, ImageStarted, tell
 from pipeline.run import ImageReport, claim, prepare, prepare_anew, run_image
-from pipeline.site import choose_site
+from pipeline.site import choose_site, is_elsewhere, join_site
 from pipeline.stores.hold import EXPIRY, hold
 
 if TYPE_CHECKING:
@@ -122,17 +122,21 @@ def open_batch(
     ConfigError, ModelError
         If there are no images, two would share a result, the output cannot be used, there is no such model, or no
         scheduler answers.
+    ClusterError
+        If the workers of a cluster cannot do the work.
     """
     images = discover(inputs)
     check_settings(config)
-    site = choose_site(config)
-    check_scheduler(site.cluster.scheduler)
+    here = None if is_elsewhere(config) else choose_site(config)
+    check_scheduler(config.execution.scheduler)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{output}: cannot be used as output folder ({error.strerror or error})") from error
-    with hold_plates(images, output, config, fresh=fresh) as held, open_cluster(site.cluster) as address:
-        yield held, site, address
+    with hold_plates(images, output, config, fresh=fresh) as held:
+        paths = [Path(image.path) for image in held]
+        with join_site(config, output, paths, here) as (site, address):
+            yield held, site, address
 
 
 def segment(

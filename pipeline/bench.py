@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import platform
 import weakref
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
@@ -13,7 +15,11 @@ import numpy as np
 
 from pipeline.audit_windows import tile_samples
 from pipeline.detect import Detector, DetectorFunction, open_detector
-from pipeline.errors import ImageError, ModelError
+from pipeline.engine.secrecy import private_folder
+from pipeline.engine.slots import take_slot
+from pipeline.engine.survey import public_version
+from pipeline.errors import ClusterError, ImageError, ModelError
+from pipeline.identity import NUMBERS_DEPEND_ON
 from pipeline.images.intensity import Scaling
 from pipeline.images.opening import open_image
 from pipeline.images.source import ImageSource
@@ -23,8 +29,6 @@ from pipeline.notes import load_arrays, load_labels
 from pipeline.stores.arrays import ResultArray
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from pipeline.geometry import Box
@@ -208,6 +212,14 @@ class Bench:
 
 @lru_cache(maxsize=4)
 def _bench(output: str, digest: str, begun: int, plan: Unseen) -> Bench:  # noqa: ARG001 (the key)
+    # A worker may have joined after all were asked.
+    for name in NUMBERS_DEPEND_ON:
+        planned, here = plan.plan.versions.get(name), public_version(name)
+        if planned is not None and planned.partition("+")[0] != here:
+            raise ClusterError(
+                f"{name} is {planned} where the run was planned and {here or 'missing'} on a worker on "
+                f"{platform.node()}; install the same version there, and run again: what is done is kept"
+            )
     return Bench(plan.plan)
 
 
@@ -226,23 +238,26 @@ class Unseen:
 
 def bench_for(plan: RunPlan) -> Bench:
     """Give this process' bench for a plan; kept for the few plans used last, and never from one run to the next."""
-    begun = (plan.work / "plan.json").stat().st_mtime_ns
+    try:
+        begun = (plan.work / "plan.json").stat().st_mtime_ns
+    except FileNotFoundError as error:
+        raise ClusterError(
+            f"{plan.work}: a worker on {platform.node()} does not see the unfinished result; put it where all machines "
+            "see it under one path, and run again: what is done is kept"
+        ) from error
     with OPENING:
         return _bench(str(plan.held), plan.digest, begun, Unseen(plan))
 
 
 def _device(kind: str) -> str:
-    """Choose this process' device: the workers of one host share its GPUs evenly."""
+    """Choose this process' device: the workers of one host share its GPUs evenly, whoever has started them."""
     if kind != "cuda":
         return kind
     import torch
-    from distributed import get_worker
 
-    try:
-        name: Any = get_worker().name
-    except ValueError:
-        name = 0
-    return f"cuda:{(name if isinstance(name, int) else 0) % max(torch.cuda.device_count(), 1)}"
+    # By what they are: a worker may see other ones than the next, or the same in another order.
+    names = [str(torch.cuda.get_device_properties(at).uuid) for at in range(torch.cuda.device_count())]
+    return f"cuda:{take_slot(names, Path(private_folder())) if names else 0}"
 
 
 @dataclass(frozen=True, slots=True)

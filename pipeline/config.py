@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AuditConfig",
+    "ClusterConfig",
     "ExecutionConfig",
     "InstancesConfig",
     "OutputConfig",
@@ -140,15 +141,53 @@ class OutputConfig(Settings):
     chunk: Whole = Field(default=512, ge=16, le=2**16, description="Largest edge of a chunk in Y and X, in pixels.")
 
 
+class ClusterConfig(Settings):
+    """The cluster that a run starts, and closes in the end. Changes nothing in the result."""
+
+    kind: Literal["local", "cuda", "slurm", "pbs", "sge", "lsf", "htcondor", "oar", "moab", "kubernetes"] = Field(
+        default="local",
+        description="local: processes of this machine; cuda: one for each of its GPUs, by dask-cuda; a batch system, "
+        "by dask-jobqueue; or kubernetes, by dask-kubernetes.",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="What the library's class of the cluster is called with, by name."
+    )
+
+    @model_validator(mode="after")
+    def _takes_options(self) -> ClusterConfig:
+        if self.kind == "local" and self.options:
+            raise ValueError("options are those of another kind of cluster, and local has none; give a kind")
+        return self
+
+
 class ExecutionConfig(Settings):
     """Where the work is done. Changes nothing in the result."""
 
     workers: Whole | None = Field(
-        default=None, ge=1, le=1024, description="Worker processes; null takes one per core or GPU."
+        default=None,
+        ge=1,
+        le=2**16,
+        description="Worker processes; null takes one per core or GPU of this machine.",
     )
     scheduler: str | None = Field(
-        default=None, description="Address of a Dask scheduler; null starts workers here; 'serial' uses none."
+        default=None, description="Address of a Dask scheduler; null starts workers; 'serial' uses none."
     )
+    cluster: ClusterConfig = ClusterConfig()
+    patience: float = Field(
+        default=600.0, ge=0, description="Seconds to wait for the first worker of a cluster that is not this machine's."
+    )
+
+    @model_validator(mode="after")
+    def _is_one_place(self) -> ExecutionConfig:
+        """Refuse two places at once, and a number of workers that nobody knows."""
+        if self.cluster.kind != "local" and self.scheduler is not None:
+            raise ValueError(
+                f"scheduler is a cluster that runs already, and cluster.kind {self.cluster.kind} starts one; leave out "
+                "one of them"
+            )
+        if self.cluster.kind not in ("local", "cuda") and self.workers is None:
+            raise ValueError(f"a cluster of the kind {self.cluster.kind} needs a number of workers; give it as workers")
+        return self
 
     @field_validator("scheduler")
     @classmethod

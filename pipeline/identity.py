@@ -5,11 +5,14 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-__all__ = ["differences", "versions_of"]
+__all__ = ["NUMBERS_DEPEND_ON", "differences", "versions_of"]
 
 _NUMBERS_DEPEND_ON = ("seamfree", "numpy", "torch", "zarr", "numcodecs", "pyarrow")
 _OBJECTS_DEPEND_ON = ("connected-components-3d", "edt", "scikit-image", "scipy")
 _TIFF_DEPENDS_ON = ("imagecodecs", "tifffile")
+
+NUMBERS_DEPEND_ON = (*_NUMBERS_DEPEND_ON, *_OBJECTS_DEPEND_ON, *_TIFF_DEPENDS_ON)
+"""Distributions whose versions may be part of a plan's identity."""
 
 _NAMES = {
     "source": "input",

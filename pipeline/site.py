@@ -1,13 +1,17 @@
-"""Where a batch runs: device, workers and memory of this machine. Light to import, so that workers can start early."""
+"""Where a batch runs: device, workers and memory, of this machine or of the workers of a cluster.
+
+Light to import, so that workers can start early.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.engine.cluster import ClusterSpec, check_scheduler, open_cluster, shared_address
+from pipeline.engine.cluster import GPU_THREADS, SERIAL, ClusterSpec, check_scheduler, open_cluster, shared_address
 from pipeline.engine.workers import prepare_workers
 from pipeline.errors import ConfigError
 
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.config import RunConfig
     from pipeline.planning import Intent
 
-__all__ = ["Site", "choose_site", "count_gpus", "join_site", "start_early"]
+__all__ = ["Site", "choose_site", "count_gpus", "is_elsewhere", "join_cluster", "join_site", "start_early"]
 
 _PRELOAD = ("pipeline.jobs", "pipeline.object_jobs", "pipeline.models.predictor")
 """What workers import before their first job."""
@@ -63,6 +67,21 @@ def count_gpus(wish: str) -> int:
     return found
 
 
+def is_elsewhere(config: RunConfig) -> bool:
+    """Say whether settings name workers that are not simply processes of this machine."""
+    return _elsewhere(config) is not None
+
+
+def _elsewhere(config: RunConfig) -> ClusterSpec | None:
+    """Give the cluster that settings name; None for processes of this machine, or no cluster at all."""
+    execution = config.execution
+    # Where one starts workers with GPUs, their threads are ours to choose.
+    threads = GPU_THREADS if execution.cluster.kind == "cuda" else 1
+    spec = ClusterSpec(execution.workers, threads, execution.scheduler, _PRELOAD,
+                       kind=execution.cluster.kind, options=execution.cluster.options)  # fmt: skip
+    return spec if spec.elsewhere else None
+
+
 def choose_site(config: RunConfig) -> Site:
     """Choose device, workers and memory for this machine.
 
@@ -78,8 +97,12 @@ def choose_site(config: RunConfig) -> Site:
     gpus = count_gpus(config.device)
     if gpus and not _fits_gpus(config):
         gpus = 0
-    cluster = ClusterSpec.for_machine(config.execution.workers, config.execution.scheduler, gpus, _PRELOAD)
-    memory = int(MEMORY_LIMIT / max(cluster.workers, 1))
+    cluster = ClusterSpec.for_machine(config.execution.workers, gpus, MEMORY_LIMIT, _PRELOAD)
+    if config.execution.scheduler == SERIAL:
+        cluster = replace(cluster, scheduler=SERIAL)
+    assert cluster.workers is not None
+    assert cluster.memory is not None
+    memory = cluster.memory
     if gpus:
         import torch
 
@@ -88,8 +111,44 @@ def choose_site(config: RunConfig) -> Site:
 
 
 @contextmanager
-def join_site(config: RunConfig) -> Iterator[tuple[Site, str]]:
-    """Join the cluster that settings, or else Dask's own configuration, name; start one here where neither does.
+def join_cluster(config: RunConfig) -> Iterator[str]:
+    """Join the cluster that settings, or else Dask's own configuration, name; start one where neither does.
+
+    Yields
+    ------
+    str
+        The cluster's address.
+
+    Raises
+    ------
+    ConfigError
+        If a GPU is asked for and there is none, no scheduler answers, or the cluster does not start.
+    """
+    address = config.execution.scheduler or shared_address()
+    check_scheduler(address)
+    if address is not None:
+        yield address
+        return
+    with open_cluster(_elsewhere(config) or choose_site(config).cluster) as opened:
+        yield opened
+
+
+@contextmanager
+def join_site(
+    config: RunConfig, output: Path, inputs: Iterable[Path] = (), site: Site | None = None
+) -> Iterator[tuple[Site, str]]:
+    """Join or start a cluster, and find out what plans are to be made for.
+
+    Parameters
+    ----------
+    config : RunConfig
+        All settings.
+    output : Path
+        Folder under which results go; workers of other machines must see it.
+    inputs : iterable of Path
+        What they must be able to read.
+    site : Site, optional
+        This machine, where it has been chosen. Left out, settings and then Dask's own configuration decide.
 
     Yields
     ------
@@ -99,16 +158,40 @@ def join_site(config: RunConfig) -> Iterator[tuple[Site, str]]:
     Raises
     ------
     ConfigError
-        If a GPU is asked for and there is none, or no scheduler answers.
+        If a GPU is asked for and there is none, no scheduler answers, or the cluster does not start.
+    ClusterError
+        If workers cannot do the work: they lack seamfree or have another version, or do not see the files.
     """
-    site = choose_site(config)
-    address = config.execution.scheduler or shared_address()
-    check_scheduler(address)
-    if address is not None:
-        yield site, address
+    spec = _elsewhere(config)
+    if spec is None and site is None and (shared := shared_address()) is not None:
+        check_scheduler(shared)
+        spec = ClusterSpec(None, scheduler=shared)
+    if spec is None:
+        site = site or choose_site(config)
+        with open_cluster(site.cluster) as address:
+            yield site, address
         return
-    with open_cluster(site.cluster) as opened:
-        yield site, opened
+    from pipeline.models.library import bundled_models
+    from pipeline.survey import survey_workers
+
+    check_scheduler(spec.scheduler)
+    models = [] if config.model in bundled_models() or config.instances.method == "overlap" else [Path(config.model)]
+    with open_cluster(spec) as address:
+        intent = survey_workers(
+            address, config.device, graph=_is_graph(config), patience=config.execution.patience,
+            paths=[*models, *inputs], output=output,
+        )  # fmt: skip
+        yield Site(spec, intent), address
+
+
+def _is_graph(config: RunConfig) -> bool:
+    """Say whether the model is an ONNX graph."""
+    if config.instances.method == "overlap":
+        return False
+    from pipeline.models.library import describe_model
+
+    network = describe_model(config.model, trust=config.trust_model_code).network
+    return network is not None and network.format == "onnx"
 
 
 def _fits_gpus(config: RunConfig) -> bool:
@@ -119,12 +202,7 @@ def _fits_gpus(config: RunConfig) -> bool:
     ConfigError
         If it does not, and a GPU is asked for.
     """
-    if config.instances.method == "overlap":
-        return True
-    from pipeline.models.library import describe_model
-
-    network = describe_model(config.model, trust=config.trust_model_code).network
-    if network is None or network.format != "onnx":
+    if not _is_graph(config):
         return True
     from pipeline.models.graphs import computes_on_gpus
 
@@ -139,5 +217,5 @@ def _fits_gpus(config: RunConfig) -> bool:
 
 def start_early(config: RunConfig) -> None:
     """Begin what workers of this machine need before they start, while the caller is still busy with the inputs."""
-    if config.execution.scheduler is None:
+    if config.execution.scheduler is None and not is_elsewhere(config):
         prepare_workers(_PRELOAD)

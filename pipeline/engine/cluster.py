@@ -7,22 +7,33 @@ import os
 import re
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from pipeline.engine.executor import DaskExecutor, Executor, SerialExecutor
-from pipeline.engine.workers import START_METHOD, WORKER_ENVIRONMENT, prepare_workers
+from pipeline.engine.workers import START_METHOD, WORKER_ENVIRONMENT, WORKER_SETTINGS, prepare_workers
 from pipeline.errors import ClusterError, ConfigError
 
 if TYPE_CHECKING:
     from distributed import LocalCluster
 
-__all__ = ["ClusterSpec", "check_scheduler", "client_environment", "connect", "open_cluster", "shared_address"]
+__all__ = [
+    "ClusterSpec",
+    "check_scheduler",
+    "client_environment",
+    "connect",
+    "connected",
+    "open_cluster",
+    "shared_address",
+]
 
 SERIAL = "serial"
 """The address that means: no cluster, one job after the other in this process."""
+
+GPU_THREADS = 4
+"""Threads around a GPU: they read and write while one of them has the network."""
 
 STARTS = 3
 """How often workers are started of which one dies before it has begun."""
@@ -39,25 +50,38 @@ class ClusterSpec:
 
     Parameters
     ----------
-    workers : int
-        Worker processes of a local cluster.
+    workers : int, optional
+        Worker processes; None is one for each GPU, for the kind ``cuda``.
     threads : int
         Threads per worker process: 1 on a CPU, several around one forward pass at a time on a GPU.
     scheduler : str, optional
-        Address of an existing Dask scheduler, or ``"serial"`` for none at all. A local cluster where absent.
+        Address of an existing Dask scheduler, or ``"serial"`` for none at all. A cluster of its own where absent.
     preload : tuple of str
         Modules that the jobs need; see `prepare_workers`.
+    memory : int, optional
+        Bytes that each worker process of a local cluster may use: one that takes more is ended, and its job tried
+        again. Dask's own choice where absent.
+    kind : str
+        Who starts it: ``"local"``, or what `pipeline.engine.hosted` knows.
+    options : mapping
+        For another kind than local: what its class is called with.
     """
 
-    workers: int
+    workers: int | None
     threads: int = 1
     scheduler: str | None = None
     preload: tuple[str, ...] = ()
+    memory: int | None = None
+    kind: str = "local"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether the workers are others than processes of this machine that seamfree starts."""
+        return self.kind != "local" or self.scheduler not in (None, SERIAL)
 
     @classmethod
-    def for_machine(
-        cls, workers: int | None, scheduler: str | None, gpus: int, preload: tuple[str, ...] = ()
-    ) -> ClusterSpec:
+    def for_machine(cls, workers: int | None, gpus: int, memory: int, preload: tuple[str, ...] = ()) -> ClusterSpec:
         """Choose for this machine: one process per GPU where there are any, else one per core.
 
         Several threads read and write around a GPU's forward pass; on a CPU each process has one thread, and
@@ -65,15 +89,13 @@ class ClusterSpec:
         """
         if workers is not None and workers < 1:
             raise ConfigError(f"{workers} workers cannot do anything; give 1 or more")
-        if gpus:
-            return cls(workers=workers or gpus, threads=4, scheduler=scheduler, preload=preload)
-        cores = len(os.sched_getaffinity(0))
-        return cls(workers=workers or cores, threads=1, scheduler=scheduler, preload=preload)
+        number = workers or gpus or len(os.sched_getaffinity(0))
+        return cls(workers=number, threads=GPU_THREADS if gpus else 1, preload=preload, memory=memory // number)
 
 
 @contextmanager
 def open_cluster(spec: ClusterSpec) -> Iterator[str]:
-    """Start the cluster, or find the existing one, and give its address.
+    """Start the cluster, or find the existing one, and give its address. What was started is closed in the end.
 
     A local cluster listens on the loopback interface only, and takes encrypted connections from those alone that have
     the certificate of this run, which is made for it and lies in no file.
@@ -81,20 +103,14 @@ def open_cluster(spec: ClusterSpec) -> Iterator[str]:
     if spec.scheduler is not None:
         yield spec.scheduler
         return
-    prepare_workers(spec.preload)
     import dask
 
+    from pipeline.engine.hosted import is_encrypted, start_hosted
     from pipeline.engine.secrecy import certificates, private_folder
 
     settings: dict[str, object] = {
         "distributed.nanny.pre-spawn-environ": WORKER_ENVIRONMENT,
-        "distributed.worker.multiprocessing-method": START_METHOD,
-        # Sampling every 10 ms costs a twentieth of the time, and nobody looks at it.
-        "distributed.worker.profile.enabled": False,
-        # A worker that is full of pixels is at the size it was planned for: spilling or pausing would only slow it.
-        "distributed.worker.memory.target": False,
-        "distributed.worker.memory.spill": False,
-        "distributed.worker.memory.pause": False,
+        **WORKER_SETTINGS,
         # The executor counts the deaths that a job may have caused, and tells them.
         "distributed.scheduler.allowed-failures": 0,
         "distributed.admin.large-graph-warning-threshold": "1GB",
@@ -102,8 +118,17 @@ def open_cluster(spec: ClusterSpec) -> Iterator[str]:
         "distributed.comm.timeouts.connect": "5s",
         # Each entry keeps a plan alive: a thousand of them cost the scheduler 35 MiB.
         "distributed.admin.low-level-log-length": 50,
-        **certificates(),
     }
+    if spec.kind != "local":
+        encrypted = certificates() if is_encrypted(spec.kind, spec.options) else {}
+        with (
+            dask.config.set(settings | encrypted),
+            start_hosted(spec.kind, spec.options, spec.workers, spec.threads) as address,
+        ):
+            yield address
+        return
+    prepare_workers(spec.preload)
+    settings |= {"distributed.worker.multiprocessing-method": START_METHOD, **certificates()}
     with dask.config.set(settings), _start_cluster(spec, private_folder()) as cluster:
         log.info(
             "%d workers, scheduler at %s, its status at %s: all listen on the loopback interface of this machine only",
@@ -129,6 +154,7 @@ def _start_cluster(spec: ClusterSpec, folder: str) -> LocalCluster:
             return LocalCluster(
                 n_workers=spec.workers,
                 threads_per_worker=spec.threads,
+                memory_limit=spec.memory if spec.memory is not None else "auto",
                 worker_class=SteadyNanny,
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
@@ -228,6 +254,26 @@ def _client_context(address: str) -> ssl.SSLContext:
 
 
 @contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """Give a client of the scheduler at `address`.
+
+    Raises
+    ------
+    ConfigError
+        If no scheduler answers there.
+    """
+    check_scheduler(address)
+    from distributed import Client
+
+    try:
+        client = Client(address, timeout="30s", set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise _no_scheduler(address, getattr(error, "strerror", None) or str(error)) from error
+    with client:
+        yield client
+
+
+@contextmanager
 def connect(address: str) -> Iterator[Executor]:
     """Give an executor on the cluster at `address`.
 
@@ -239,12 +285,5 @@ def connect(address: str) -> Iterator[Executor]:
     if address == SERIAL:
         yield SerialExecutor()
         return
-    check_scheduler(address)
-    from distributed import Client
-
-    try:
-        client = Client(address, timeout="30s", set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
-        raise _no_scheduler(address, getattr(error, "strerror", None) or str(error)) from error
-    with client:
+    with connected(address) as client:
         yield DaskExecutor(client)

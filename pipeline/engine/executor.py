@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
@@ -28,6 +30,9 @@ MOST_DEATHS = 3
 
 TOGETHER_SECONDS, MOST_TOGETHER = 0.1, 64
 """Short jobs are sent together, as many as take so long, and never more than so many."""
+
+RECOUNT_SECONDS = 2.0
+"""How often, at most, the workers are counted: some may have joined, and some gone."""
 
 _LOST = "the Dask scheduler is gone; what is done is kept: run again when it is back"
 
@@ -70,18 +75,27 @@ def _attempt(stage: str, job: Job[Any, Any], plan: Any, index: int) -> Any:  # n
         raise kind(stage, index, _in_one_line(error)) from error
 
 
-def _attempt_on_worker(stage: str, job: Job[Any, Any], plan: Any, indices: tuple[int, ...]) -> tuple[list[Any], float]:  # noqa: ANN401
+def _attempt_on_worker(
+    stage: str, job: Job[Any, Any], packed: bytes, indices: tuple[int, ...]
+) -> tuple[list[Any], float]:
     """Run jobs in a worker process, one after the other, and give their records and the seconds that they took.
 
     The process ends if it has lost its GPU: only another one gets it back.
     """
     began = perf_counter()
+    plan = _unpacked(packed)
     try:
         return [_attempt(stage, job, plan, index) for index in indices], perf_counter() - began
     except TileError as error:
         if not isinstance(error, TileMemoryError) and "CUDA error" in error.cause:
             os._exit(1)
         raise
+
+
+@lru_cache(maxsize=4)
+def _unpacked(packed: bytes) -> Any:  # noqa: ANN401 (a plan)
+    """Give a plan that this process may have unpacked before."""
+    return pickle.loads(packed)
 
 
 def _in_one_line(error: BaseException) -> str:
@@ -104,10 +118,11 @@ class SerialExecutor:
 
 
 class DaskExecutor:
-    """Runs jobs on the workers of a Dask cluster.
+    """Runs jobs on the workers of a Dask cluster, those that join it on the way, too.
 
     What a cluster does for each task takes milliseconds of the driver's machine, whatever the task. Short jobs are
-    therefore sent several at a time, as many as take a tenth of a second.
+    therefore sent several at a time, as many as take a tenth of a second; what is sent and what has come back is
+    handled in batches, for each asks the scheduler and waits for its answer; and the plan is packed once for all.
 
     Parameters
     ----------
@@ -122,56 +137,89 @@ class DaskExecutor:
         self.client = client
         self.ahead = ahead
 
+    def _most(self) -> int:
+        """Give how many tasks may be in flight, with as many workers as there are by now."""
+        try:
+            return max(1, sum(self.client.nthreads().values()) * self.ahead)
+        except (OSError, TimeoutError) as error:
+            raise ClusterError(_LOST) from error
+
     def map(self, stage: str, job: Job[Any, Any], plan: Any, indices: Iterable[int]) -> Iterator[tuple[int, Any]]:  # noqa: ANN401
         """Run `job` for each index on the cluster; see `Executor.map`."""
         from distributed import as_completed
 
-        try:
-            most = max(1, sum(self.client.nthreads().values()) * self.ahead)
-        except (OSError, TimeoutError) as error:
-            raise ClusterError(_LOST) from error
+        most, counted = self._most(), perf_counter()
         # What has to be done again goes by itself, so that it is known what it does.
         waiting, again, alone, lonely = iter(indices), deque[int](), deque[int](), -1
         together = 1
         flying: dict[Any, tuple[int, ...]] = {}
         deaths = Counter[int]()
         completed = as_completed(loop=self.client.loop)
+        packed = pickle.dumps(plan)
 
-        def submit(group: tuple[int, ...]) -> None:
-            if group:
-                future = self.client.submit(_attempt_on_worker, stage, job, plan, group, pure=False, retries=0)
-                flying[future] = group
-                completed.add(future)
+        def submit(groups: list[tuple[int, ...]]) -> None:
+            futures = self.client.map(_attempt_on_worker, [stage] * len(groups), [job] * len(groups),
+                                      [packed] * len(groups), groups, pure=False, retries=0)  # fmt: skip
+            flying.update(zip(futures, groups, strict=True))
+            completed.update(futures)
+
+        def fill() -> None:
+            groups = []
+            while len(flying) + len(groups) < most:
+                group = (again.popleft(),) if again else tuple(islice(waiting, together))
+                if not group:
+                    break
+                groups.append(group)
+            if groups:
+                submit(groups)
 
         try:
-            for _ in range(most):
-                submit(tuple(islice(waiting, 1)))
+            fill()
             while flying:
-                future = next(completed)
-                group = flying.pop(future)
-                outcome = _outcome(future, stage, group)
-                future.release()
-                if isinstance(outcome, _Trouble):
-                    for index in group:
-                        deaths[index] += outcome.deaths
-                        if index == lonely and (deaths[index] >= MOST_DEATHS or not outcome.deaths):
-                            raise _given_up(outcome, deaths[index])
-                        # A worker takes with it what was queued there, too. Whoever is suspected twice runs once more
-                        # while nothing else does, and so does what found too little memory.
-                        is_suspect = not outcome.deaths or deaths[index] >= MOST_DEATHS - 1
-                        (alone if is_suspect and len(group) == 1 else again).append(index)
-                    log.warning("%s; it is done again", outcome.error)
-                else:
-                    together = how_many(len(group), outcome.seconds)
-                submit((again.popleft(),) if again else tuple(islice(waiting, together)))
-                if alone and not flying:
-                    lonely = alone.popleft()
-                    submit((lonely,))
-                if not isinstance(outcome, _Trouble):
-                    yield from zip(group, outcome.records, strict=True)
+                finished = [(future, flying.pop(future)) for future in completed.next_batch()]
+                outcomes = self._outcomes(stage, finished)
+                for (future, group), outcome in zip(finished, outcomes, strict=True):
+                    future.release()
+                    if isinstance(outcome, _Trouble):
+                        for index in group:
+                            deaths[index] += outcome.deaths
+                            if index == lonely and (deaths[index] >= MOST_DEATHS or not outcome.deaths):
+                                raise _given_up(outcome, deaths[index])
+                            # A worker takes with it what was queued there, too. Whoever is suspected twice runs once
+                            # more while nothing else does, and so does what found too little memory.
+                            is_suspect = not outcome.deaths or deaths[index] >= MOST_DEATHS - 1
+                            (alone if is_suspect and len(group) == 1 else again).append(index)
+                        log.warning("%s; it is done again", outcome.error)
+                    elif isinstance(outcome, _Done):
+                        together = how_many(len(group), outcome.seconds)
+                failed = next((outcome for outcome in outcomes if isinstance(outcome, Exception)), None)
+                if failed is None:
+                    if perf_counter() - counted > RECOUNT_SECONDS:
+                        most, counted = self._most(), perf_counter()
+                    fill()
+                    if alone and not flying:
+                        lonely = alone.popleft()
+                        submit([(lonely,)])
+                for (_, group), outcome in zip(finished, outcomes, strict=True):
+                    if isinstance(outcome, _Done):
+                        yield from zip(group, outcome.records, strict=True)
+                if failed is not None:
+                    raise failed
         finally:
             if flying:
                 self.client.cancel(list(flying))
+
+    def _outcomes(self, stage: str, finished: list[tuple[Any, tuple[int, ...]]]) -> list[_Done | _Trouble | Exception]:
+        """Give what became of jobs: of all that went well at once, for each question takes its time."""
+        done = [future for future, _ in finished if future.status == "finished"]
+        try:
+            results = dict(zip(done, self.client.gather(done), strict=True)) if len(done) > 1 else {}
+        except Exception:  # noqa: BLE001 (whatever one of them has is found again, and told, when it is asked for)
+            results = {}
+        return [
+            _Done(*results[future]) if future in results else _outcome(future, stage, group)
+            for future, group in finished
+        ]
 
 
 def how_many(count: int, seconds: float) -> int:
@@ -198,8 +246,8 @@ class _Done:
     seconds: float
 
 
-def _outcome(future: Any, stage: str, group: tuple[int, ...]) -> _Done | _Trouble:  # noqa: ANN401 (untyped)
-    """Give what jobs reported, or what kept them from being done; raise what cannot be helped."""
+def _outcome(future: Any, stage: str, group: tuple[int, ...]) -> _Done | _Trouble | Exception:  # noqa: ANN401 (untyped)
+    """Give what jobs reported, or what kept them from being done, or the error that cannot be helped."""
     from distributed import CancelledError
     from distributed.scheduler import KilledWorker
 
@@ -210,8 +258,10 @@ def _outcome(future: Any, stage: str, group: tuple[int, ...]) -> _Done | _Troubl
         return _Trouble(TileError(stage, group[0], "a worker died that had it"), int(error.allowed_failures) + 1)
     except TileMemoryError as error:
         return _Trouble(error)
-    except CancelledError as error:
-        raise ClusterError(_LOST) from error
+    except CancelledError:
+        return ClusterError(_LOST)
+    except Exception as error:  # noqa: BLE001 (raised by who asked, when what has been done is told)
+        return error
 
 
 def _given_up(trouble: _Trouble, deaths: int) -> TileError:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from typing import Literal
 
-__all__ = ["START_METHOD", "WORKER_ENVIRONMENT", "prepare_workers"]
+__all__ = ["START_METHOD", "WORKER_ENVIRONMENT", "WORKER_SETTINGS", "prepare_workers", "worker_variables"]
 
 START_METHOD: Literal["forkserver", "spawn"] = "forkserver" if sys.platform == "linux" else "spawn"
 """Workers are forked from a server that has imported what they need, once for all. Elsewhere that is not safe."""
@@ -30,6 +30,23 @@ WORKER_ENVIRONMENT: dict[str, int | str] = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 """Environment of worker processes, set before they start."""
+
+WORKER_SETTINGS: dict[str, bool] = {
+    # Sampling every 10 ms costs a twentieth of the time, and nobody looks at it.
+    "distributed.worker.profile.enabled": False,
+    # A worker that is full of pixels is at the size it was planned for: spilling or pausing would only slow it. One
+    # that takes more than its share is ended by its nanny, as Dask does by default.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+}
+"""Dask's settings for worker processes."""
+
+
+def worker_variables() -> dict[str, int | str]:
+    """Give environment and settings of workers, the latter as Dask takes them, for those that others start."""
+    named = {name.upper().replace(".", "__").replace("-", "_"): value for name, value in WORKER_SETTINGS.items()}
+    return WORKER_ENVIRONMENT | {f"DASK_{name}": str(value) for name, value in named.items()}
 
 
 _TRACKER_ENVIRONMENT: dict[str, int | str] = {"PYTHONWARNINGS": "ignore:resource_tracker:UserWarning"}
