@@ -15,8 +15,9 @@ import numpy as np
 from pipeline.audit_windows import choose_core, draw_points, place_around, sample_boxes, samples_note
 from pipeline.bench import OPENING, Bench, Unseen, bench_for, opened_once
 from pipeline.geometry import Box, Margin, window_around
+from pipeline.images.background import fill_background, find_background
 from pipeline.images.intensity import Scaling
-from pipeline.jobs import read_scaled
+from pipeline.jobs import read_raw, scale_raw
 from pipeline.labels.components import edge_ids, of_classes
 from pipeline.labels.parting import LARGEST, part_core
 from pipeline.labels.seams import complete_components, odd_pixels
@@ -155,13 +156,23 @@ def _core_around(plan: RunPlan, point: Sequence[int], footprint: Footprint) -> B
 
 
 def compute_core(bench: Bench, core: Box, footprint: Footprint) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
-    """Run the network so that it sees all that a core's pixels depend on, and give their classes and scores."""
+    """Run the network so that it sees all that a core's pixels depend on, and give their classes and scores.
+
+    Background that a plan skips is background here, too.
+    """
     free = 4 - bench.plan.spatial_ndim
-    window = window_around(core, footprint.behind(free))
-    classes, scores, *_ = bench.predictor.predict(read_scaled(bench, window), scores=True)
+    whole, below = footprint.behind(free), bench.plan.skip_below
+    window = window_around(core, whole)
+    raw = read_raw(bench, window)
+    classes, scores, *_ = bench.predictor.predict(scale_raw(bench, window, raw), scores=True)
     assert scores is not None
     crop = tuple(slice(start, start + edge) for start, edge in zip(footprint.inset, core.shape[free:], strict=True))
-    return classes[crop], scores[(slice(None), *crop)]
+    classes, scores = classes[crop], scores[(slice(None), *crop)]
+    if below is not None:
+        background = find_background(raw, whole, core.shape, below).reshape(classes.shape)
+        classes[background] = 0
+        fill_background(scores, background)
+    return classes, scores
 
 
 def _compare_scores(bench: Bench, core: Box, footprint: Footprint, samples: Samples) -> Record:

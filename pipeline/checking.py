@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.choices import choose_classes, choose_precision, count_channels
+from pipeline.choices import choose_classes, choose_precision, choose_skipping, count_channels
 from pipeline.detect import check_detector
 from pipeline.errors import ConfigError
 from pipeline.models.facts import learn_facts
@@ -40,3 +40,4 @@ def check_settings(config: RunConfig) -> None:
     count_channels(config, card)
     choose_classes(config, card)
     choose_precision(config, card)
+    choose_skipping(config, card)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pipeline.models.architecture import Precision
     from pipeline.models.card import ModelCard
 
-__all__ = ["choose_channels", "choose_classes", "choose_precision", "count_channels"]
+__all__ = ["choose_channels", "choose_classes", "choose_precision", "choose_skipping", "count_channels"]
 
 _LISTED = 16
 """Channels that a message lists at most."""
@@ -51,6 +51,26 @@ def choose_precision(config: RunConfig, card: ModelCard | DetectorCard) -> tuple
         return config.precision, None
     open_to_measure = form != "onnx" and config.instances.method != "overlap"
     return "float32", config.precision_tolerance if open_to_measure else None
+
+
+def choose_skipping(config: RunConfig, card: ModelCard | DetectorCard) -> float | None:
+    """Give the intensity below which background is skipped, None where nothing is.
+
+    Raises
+    ------
+    ConfigError
+        If the model has no background to take pixels for.
+    """
+    if config.skip_below is None:
+        return None
+    if config.instances.method == "overlap":
+        raise ConfigError("skip_below: skips the network, and a function takes its place; leave out one of them")
+    if len(card.classes) < 2 or 0 in choose_classes(config, card):
+        raise ConfigError(
+            f"skip_below: what is skipped becomes the first class, and {card.classes[0]!r} is no background; leave "
+            "it out"
+        )
+    return config.skip_below
 
 
 def choose_channels(config: RunConfig, info: ImageInfo, card: ModelCard | DetectorCard) -> tuple[int, ...]:

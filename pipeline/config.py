@@ -231,6 +231,11 @@ class RunConfig(Settings):
     precision_tolerance: float = Field(
         default=1e-4, ge=0, le=1, description="For auto: share of pixels whose labels may differ from those of float32."
     )
+    skip_below: float | None = Field(
+        default=None,
+        description="An intensity, as in the file: where all that the network could look at is below it, in each "
+        "channel that it takes, pixels are background and it does not run. What that changes is measured and told.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto takes a GPU where there is one.")
     channels: tuple[Annotated[Whole, Field(ge=0)] | str, ...] | None = Field(
         default=None, min_length=1, description="Channels of the image that feed the model, by number or name."

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from pipeline.audit_windows import samples_note
 from pipeline.bench import bench_for
+from pipeline.images.background import fill_background, find_background
 from pipeline.images.intensity import wanted_percentiles
 from pipeline.images.mirrored import read_window
 from pipeline.images.statistics import Search
@@ -32,9 +33,12 @@ __all__ = [
     "TileJob",
     "count_values",
     "counted_channels",
+    "crop_of",
     "make_level",
+    "read_raw",
     "read_region",
     "read_scaled",
+    "scale_raw",
     "segment_tile",
 ]
 
@@ -112,15 +116,33 @@ def count_values(plan: RunPlan, index: int, *, level: int) -> Record:
     return {"pixels": owned.size}
 
 
-def read_scaled(bench: Bench, window: Box) -> NDArray[np.floating]:
-    """Read what the network takes: the channels of a window, their intensities scaled.
+def read_raw(bench: Bench, window: Box) -> NDArray[np.generic]:
+    """Read a window as it is in the file: the channels that the network takes, in their order, then ZYX.
+
+    Parameters
+    ----------
+    bench : Bench
+        The image.
+    window : Box
+        TZYX; one time point, and one plane where the network takes planes. It may reach beyond the image.
+    """
+    plan = bench.plan
+    together = plan.image_shard[1] if plan.copy_image else plan.source.block[1]
+    raw = read_window(bench.read, plan.source.shape, window, plan.channels, together)
+    return np.stack([raw[number] for number in range(len(plan.channels))])
+
+
+def scale_raw(bench: Bench, window: Box, raw: NDArray[np.generic]) -> NDArray[np.floating]:
+    """Make of a window what the network takes: intensities scaled.
 
     Parameters
     ----------
     bench : Bench
         The image, and how it is scaled.
     window : Box
-        TZYX; one time point, and one plane where the network takes planes. It may reach beyond the image.
+        TZYX, as for `read_raw`.
+    raw : ndarray
+        What that gave.
 
     Returns
     -------
@@ -129,11 +151,14 @@ def read_scaled(bench: Bench, window: Box) -> NDArray[np.floating]:
     """
     plan = bench.plan
     scalings, time = bench.scalings, window.start[0]
-    together = plan.image_shard[1] if plan.copy_image else plan.source.block[1]
-    raw = read_window(bench.read, plan.source.shape, window, plan.channels, together)
     wide: type[np.float32] | type[np.float64] = np.float64 if plan.precision == "float64" else np.float32
     scaled = np.stack([scalings[time, at].apply(raw[number], wide) for number, at in enumerate(plan.channels)])
     return scaled[:, 0] if plan.spatial_ndim == 2 else scaled
+
+
+def read_scaled(bench: Bench, window: Box) -> NDArray[np.floating]:
+    """Read what the network takes: `scale_raw` of `read_raw`."""
+    return scale_raw(bench, window, read_raw(bench, window))
 
 
 def segment_tile(plan: RunPlan, index: int) -> Record:
@@ -148,31 +173,28 @@ def segment_tile(plan: RunPlan, index: int) -> Record:
     """
     began = perf_counter()
     bench = bench_for(plan)
-    predictor = bench.predictor
     tile = plan.tiles[index]
-    window = read_scaled(bench, tile.window)
-    have_read = perf_counter()
+    raw = read_raw(bench, tile.window)
     samples = bench.samples.get(index, {})
-    predicted = predictor.predict(
-        window,
-        scores=plan.probabilities != "none",
-        samples=[_crop(plan, tile, box) for box in samples.values()],
-        reuse=True,
-    )
+    background = None
+    if plan.skip_below is not None:
+        background = find_background(raw, plan.footprint, tile.core.shape, plan.skip_below)
+    seen = background is None or not background[tile.owned.relative_to(tile.core.start).slices[1:]].all()
+    window = scale_raw(bench, tile.window, raw) if seen else None
+    have_read = perf_counter()
+    predicted = _predict(bench, tile, window, [tile.owned, *samples.values()], background)
     have_computed = perf_counter()
-    crop = _crop(plan, tile, tile.owned)
-    labels = predicted.classes[crop].reshape(tile.owned.shape)
+    labels = predicted.classes.reshape(tile.owned.shape)
     bench.array("labels/semantic/0").write(tile.owned, labels)
-    if predicted.scores is not None:
+    if plan.probabilities != "none":
         box = plan.image_box(tile.owned, (0, len(plan.classes)))
-        kept = predicted.scores[(slice(None), *crop)].astype(plan.probabilities)
-        bench.array("probabilities/0").write(box, kept.reshape(box.shape))
+        bench.array("probabilities/0").write(box, predicted.scores[0].astype(plan.probabilities).reshape(box.shape))
     if samples:
-        save_arrays(samples_note(plan, index), dict(zip(samples, predicted.samples, strict=True)))
+        save_arrays(samples_note(plan, index), dict(zip(samples, predicted.scores[1:], strict=True)))
     have_written = perf_counter()
     if plan.instances != "none":
         note_objects(plan, index, labels)
-    return {
+    record = {
         "pixels": tile.owned.size,
         "reused": int(predicted.reused),
         "read": have_read - began,
@@ -180,11 +202,72 @@ def segment_tile(plan: RunPlan, index: int) -> Record:
         "write": have_written - have_computed,
         "objects": perf_counter() - have_written,
     }
+    if plan.skip_below is not None:
+        record |= {"skipped": predicted.skipped, "unseen": int(predicted.unseen)}
+    return record
 
 
-def _crop(plan: RunPlan, tile: Tile, box: Box) -> tuple[slice, ...]:
+def crop_of(plan: RunPlan, tile: Tile, box: Box) -> tuple[slice, ...]:
     """Give where a box of a tile's core lies in what the network gives for the tile's window: along spatial axes."""
     return box.relative_to(tile.core.start).shift(plan.footprint.inset).slices[4 - plan.spatial_ndim :]
+
+
+class _Predicted(NamedTuple):
+    """What is known of a tile: the classes of what it owns, and scores of boxes, of the first only where wanted."""
+
+    classes: NDArray[np.uint8]
+    scores: list[NDArray[np.floating]]
+    reused: bool
+    skipped: int = 0
+    unseen: bool = False
+
+
+def _predict(
+    bench: Bench,
+    tile: Tile,
+    window: NDArray[np.floating] | None,
+    boxes: list[Box],
+    background: NDArray[np.bool_] | None,
+) -> _Predicted:
+    """Run the network, where anything can be seen.
+
+    Parameters
+    ----------
+    bench : Bench
+        The network.
+    tile : Tile
+        The tile.
+    window : ndarray, optional
+        What the network takes; None where all that the tile owns is background.
+    boxes : list of Box
+        What the tile owns, and parts of it of which scores are wanted, TZYX.
+    background : ndarray of bool, optional
+        The pixels of the core, ZYX, that are background without the network.
+    """
+    plan, free = bench.plan, 4 - bench.plan.spatial_ndim
+    whole = plan.probabilities != "none"
+    wide: type[np.float32] | type[np.float64] = np.float64 if plan.precision == "float64" else np.float32
+    first: list[NDArray[np.floating]] = [] if whole else [np.empty(0, dtype=wide)]
+    parts = [] if background is None else [
+        background[box.relative_to(tile.core.start).slices[1:]].reshape(box.shape[free:]) for box in boxes
+    ]  # fmt: skip
+    skipped = int(np.count_nonzero(parts[0])) if parts else 0
+    if window is None:
+        nothing = [np.zeros((len(plan.classes), *part.shape), dtype=wide) for part in parts[not whole :]]
+        for scores in nothing:
+            scores[0] = 1
+        return _Predicted(np.zeros(parts[0].shape, dtype=np.uint8), [*first, *nothing], False, skipped, unseen=True)
+    crops = [crop_of(plan, tile, box) for box in boxes]
+    predicted = bench.predictor.predict(window, scores=whole, samples=crops[1:], reuse=True)
+    classes = predicted.classes[crops[0]]
+    given = [*first, *predicted.samples] if predicted.scores is None else [
+        predicted.scores[(slice(None), *crops[0])], *predicted.samples
+    ]  # fmt: skip
+    if skipped:
+        classes[parts[0]] = 0
+        for scores, part in list(zip(given, parts, strict=True))[not whole :]:
+            fill_background(scores, part)
+    return _Predicted(classes, given, predicted.reused, skipped)
 
 
 def make_level(plan: RunPlan, index: int, *, level: int) -> Record:

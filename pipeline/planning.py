@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from pipeline import audit_windows, sizing
-from pipeline.choices import choose_channels, choose_classes, choose_precision
+from pipeline.choices import choose_channels, choose_classes, choose_precision, choose_skipping
 from pipeline.detect import DetectorCard, DetectorFacts, DetectorFunction
 from pipeline.errors import PlanError
 from pipeline.geometry import Box, Footprint, TileGrid
@@ -116,6 +116,8 @@ class RunPlan(BaseModel):
     report: bool = True
     """Whether a page about the result is written beside it; no byte of the result depends on it."""
     probabilities: Literal["none", "float16", "float32", "float64"]
+    skip_below: float | None = None
+    """Intensity of the file below which all that the network could see is background, without running it."""
     precision: Literal["float32", "bfloat16", "float16", "float64"]
     precision_tolerance: float | None = None
     """Share of pixels whose label may be another one than in float32, where the precision is chosen by measuring."""
@@ -423,6 +425,7 @@ def make_plan(
             "table": config.output.table and method != "none",
             "report": config.output.report,
             "probabilities": config.output.probabilities,
+            "skip_below": choose_skipping(config, card),
             "precision": precision,
             "precision_tolerance": tolerance,
             "device": intent.device,

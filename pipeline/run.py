@@ -62,7 +62,7 @@ class ImageReport:
     seconds : float
         How long it took.
     notes : tuple of str
-        What a user should know of a result that is done: that seams are possible, say.
+        What a user should know of a result that is done: that seams are possible, or what was skipped.
     """
 
     name: str
@@ -203,7 +203,7 @@ def claim(plan: RunPlan, *, fresh: bool, renew: bool = False) -> Iterator[str | 
 _INPUT = ("shape", "dtype", "size_bytes", "modified_ns")
 
 SETTINGS = ("series", "network", "use", "weights_sha256", "channels", "instances", "object_classes", "minimum_size",
-             "fill_holes", "border", "parting_depth", "table", "probabilities", "precision", "copy_image",
+             "fill_holes", "border", "parting_depth", "table", "probabilities", "precision", "skip_below", "copy_image",
              "ome_zarr", "intensity")  # fmt: skip
 """Fields of a plan that stand for what the user chose, and not for the image."""
 
@@ -262,7 +262,7 @@ def run_image(plan: RunPlan, executor: Executor) -> ImageReport:
 
 def finished(plan: RunPlan, facts: dict[str, Any], seconds: float) -> ImageReport:
     """Report on an image that is done, from what its last stage has told."""
+    notes = [note for note in (plan.seams, facts.get("skipped")) if note is not None]
     return ImageReport(
-        plan.name, plan.source.path, "done", plan.output, None, facts["objects"], round(seconds, 3),
-        () if plan.seams is None else (plan.seams,),
-    )  # fmt: skip
+        plan.name, plan.source.path, "done", plan.output, None, facts["objects"], round(seconds, 3), tuple(notes)
+    )

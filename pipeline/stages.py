@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline import jobs, measure_jobs, object_jobs, overlap_jobs
+from pipeline import jobs, measure_jobs, object_jobs, overlap_jobs, skip_jobs
 from pipeline.audit import audit_result, describe_faults, noted_lists
 from pipeline.describe import describe
 from pipeline.engine.ledger import Ledger
@@ -60,8 +60,9 @@ def stage_names(plan: RunPlan) -> tuple[str, ...]:
         objects = ("holes", "fill", *objects) if plan.fill_holes else objects
         objects += ("number", "relabel")
         objects += ("measure",) if plan.table else ()
+    skip = ("skipped",) if plan.skip_below is not None else ()
     audit = ("audit",) if plan.audit_windows else ()
-    return ("create", "read", "statistics", "check", "segment", *objects, "pyramids", *audit, "publish")
+    return ("create", "read", "statistics", "check", "segment", *skip, *objects, "pyramids", *audit, "publish")
 
 
 def discard(plan: RunPlan) -> None:
@@ -230,6 +231,17 @@ def _segment(plan: RunPlan, executor: Executor) -> dict[str, Any]:
     return {}
 
 
+def _skipped(plan: RunPlan, executor: Executor) -> dict[str, Any]:
+    """Find out what it changes that background was skipped."""
+    with Ledger(ledger_path(plan), plan.digest) as ledger:
+        tiles = skip_jobs.choose_windows(plan, ledger.marks("segment"))
+    _map(plan, "skipped", partial(skip_jobs.look_anyway, tiles=tiles), len(tiles), executor)
+    with Ledger(ledger_path(plan), plan.digest) as ledger:
+        marks, looked = ledger.marks("segment"), ledger.records("skipped", len(tiles))
+        save_facts(plan.work / "skipped.json", skip_jobs.sum_up_skipped(plan, marks, looked))
+    return {}
+
+
 def _holes(plan: RunPlan, executor: Executor) -> dict[str, Any]:
     return _only(plan, "holes", object_jobs.find_all_holes, executor)
 
@@ -352,6 +364,7 @@ def _publish(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
         parts = sorted([*plan.array_specs, *([TABLE] if plan.table else [])])
         checksums = {path: fold(check_written(plan, ledger, path)) for path in parts}
     audited = plan.work / "audit.json"
+    skipped = json.loads(noted.read_text()) if (noted := plan.work / "skipped.json").exists() else None
     provenance = {
         "seamfree": version("seamfree"),
         "input": plan.source.path,
@@ -363,6 +376,7 @@ def _publish(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
         "objects": numbered.get("objects"),
         "objects_dropped": numbered.get("dropped"),
         "components_too_large_to_part": crossed.get("too_large"),
+        "skipped": skipped,
         "overlap": json.loads(noted.read_text()) if (noted := plan.work / "ambiguous.json").exists() else None,
         "audit": json.loads(audited.read_text())
         if plan.audit_windows
@@ -380,7 +394,9 @@ def _publish(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
     else:
         publish(plan.partial, Path(plan.output), replace=True, notes=plan.work.name)
     report_beside(plan)
-    return {"objects": numbered.get("objects")}
+    return {"objects": numbered.get("objects")} | (
+        {"skipped": skip_jobs.describe_skipped(skipped)} if skipped is not None else {}
+    )
 
 
 _STAGES: dict[str, Callable[[RunPlan, Executor], dict[str, Any]]] = {
@@ -389,6 +405,7 @@ _STAGES: dict[str, Callable[[RunPlan, Executor], dict[str, Any]]] = {
     "statistics": _statistics,
     "check": _check,
     "segment": _segment,
+    "skipped": _skipped,
     "holes": _holes,
     "fill": _fill,
     "cross": _cross,

@@ -9,12 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dask
+import distributed  # noqa: F401 (its defaults come first, else they would go with what is laid over them)
 import numpy as np
 import pytest
 import tifffile
 import yaml
 
 from pipeline.config import RunConfig, load_config, make_config
+from pipeline.engine.workers import WORKER_ENVIRONMENT, WORKER_SETTINGS
 from pipeline.errors import ConfigError
 
 BIN = Path(sys.executable).parent / "seamfree"
@@ -226,6 +229,11 @@ def test_shipped_configurations_are_valid(path: Path) -> None:
         from pipeline.training.train import TrainConfig
 
         TrainConfig.model_validate(load_config(path))
+    elif path.name.startswith("dask-"):
+        # Dask's own: what workers that a run starts have.
+        held = dask.config.collect(paths=[str(path)], env={})
+        assert dask.config.get("distributed.nanny.pre-spawn-environ", config=held) == WORKER_ENVIRONMENT
+        assert {name: dask.config.get(name, config=held) for name in WORKER_SETTINGS} == WORKER_SETTINGS
     else:
         make_config(load_config(path), str(path))
 
@@ -245,6 +253,10 @@ def test_the_default_configuration_states_the_defaults() -> None:
         ("channels: {a: 1}", "channels: a list is wanted, got {'a': 1}"),
         ("instances: watershed", "instances: a mapping of settings is wanted, got 'watershed'"),
         ("execution: {workers: 0}", "execution.workers: Input should be greater than or equal to 1, got 0"),
+        ("execution: {cluster: {kinds: slurm}}", "execution.cluster.kinds: there is no such setting; there are kind,"),
+        ("execution: {cluster: {options: {cores: 2}}}", "execution.cluster: options are those of another kind"),
+        ("execution: {cluster: {kind: slurm}}", "execution: a cluster of the kind slurm needs a number of workers"),
+        ("execution: {cluster: {kind: cuda}, scheduler: 'a:1'}", "execution: scheduler is a cluster that runs already"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_path_and_what_is_allowed(text: str, message: str) -> None:

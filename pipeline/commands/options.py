@@ -29,6 +29,9 @@ Device = Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Whe
 Precision = Annotated[
     Literal["auto", "float32", "bfloat16", "float16", "float64"] | None, typer.Option(help="Arithmetic of the network.")
 ]
+SkipBelow = Annotated[
+    float | None, typer.Option("--skip-below", help="Take for background where all is below this intensity.")
+]
 Factory = Annotated[str | None, typer.Option(help="package.module:function that makes the model's network.")]
 Trust = Annotated[bool, typer.Option("--trust-model-code", help="Run code of a package, or load a .pt2.")]
 AllowNonlocal = Annotated[
@@ -74,6 +77,7 @@ def settings_of(
     workers: int | None = None,
     scheduler: str | None = None,
     image: bool = True,
+    skip_below: float | None = None,
     factory: str | None = None,
     trust: bool = False,
     allow_nonlocal: bool = False,
@@ -96,6 +100,7 @@ def settings_of(
         "device": device,
         "series": series,
         "channels": channels or None,
+        "skip_below": skip_below,
         "factory": factory,
         "trust_model_code": trust or None,
         "allow_nonlocal": allow_nonlocal or None,

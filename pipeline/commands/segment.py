@@ -29,6 +29,7 @@ from pipeline.commands.options import (
     Resolution,
     Scheduler,
     Series,
+    SkipBelow,
     Tile,
     Trust,
     Tta,
@@ -76,6 +77,7 @@ def run(
     device: Device = None,
     channel: Channels = None,
     series: Series = None,
+    skip_below: SkipBelow = None,
     factory: Factory = None,
     trust_model_code: Trust = False,
     allow_nonlocal: AllowNonlocal = False,
@@ -94,7 +96,7 @@ def run(
         config, model=model, tile=tile, planner=planner, precision=precision, device=device, instances=instances,
         channels=channel, function=function, diameter=diameter, series=series, workers=workers,
         scheduler=scheduler, image=not no_image,
-        factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
+        skip_below=skip_below, factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
         fully_convolutional=fully_convolutional, resolution=resolution, tta=tta, ome_zarr=ome_zarr, in_place=in_place,
     )  # fmt: skip
     start_early(settings)
@@ -149,6 +151,7 @@ def plan(
     device: Device = None,
     channel: Channels = None,
     series: Series = None,
+    skip_below: SkipBelow = None,
     factory: Factory = None,
     trust_model_code: Trust = False,
     allow_nonlocal: AllowNonlocal = False,
@@ -164,7 +167,7 @@ def plan(
     settings = settings_of(
         config, model=model, tile=tile, planner=planner, precision=precision, device=device, channels=channel,
         series=series, workers=workers, instances=instances, function=function, diameter=diameter,
-        factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
+        skip_below=skip_below, factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
         fully_convolutional=fully_convolutional, resolution=resolution, tta=tta,
     )  # fmt: skip
     overviews = make_overviews(inputs, settings)

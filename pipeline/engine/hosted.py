@@ -72,7 +72,8 @@ def hosted_settings(kind: str, options: Mapping[str, Any], workers: int | None, 
     if kind == "cuda":
         return {
             "n_workers": workers, "threads_per_worker": threads, "local_directory": private_folder(),
-            "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL, **secured, **options,
+            "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "silence_logs": logging.CRITICAL,
+            **secured, **options,
         }  # fmt: skip
     import dask
 

@@ -19,6 +19,7 @@ from pipeline.report.pixels import LabelPixels, open_pixels
 from pipeline.report.style import STYLE
 from pipeline.report.tiles import describe_map, describe_network, draw_maps
 from pipeline.report.words import across, duration, extent, number, plural, share, size_measure
+from pipeline.skip_jobs import describe_skipped
 from pipeline.stores.publish import noted_damage
 
 if TYPE_CHECKING:
@@ -254,7 +255,10 @@ def _times(plan: RunPlan, provenance: dict[str, Any]) -> Markup:
                 f"{describe_map(timings['tile_map'])}; the farther from the ground's colour, the slower", table,
             )
         )  # fmt: skip
-    if lines := describe_network(timings):
+    lines = describe_network(timings)
+    if skipped := provenance.get("skipped"):
+        lines.append(f"{describe_skipped(skipped)}.")
+    if lines:
         parts.append(Markup("<h3>The network's time</h3><p>{}</p>").format(" ".join(lines)))
     check = provenance["self_check"]
     if "not_made" in check:

@@ -203,10 +203,14 @@ def test_an_address_where_nothing_answers_is_a_usage_error_at_once(address: str,
 
 def test_no_workers_are_refused() -> None:
     with pytest.raises(ConfigError, match="0 workers"):
-        ClusterSpec.for_machine(0, None, 0)
+        ClusterSpec.for_machine(0, 0, 2**30)
 
 
 def test_a_machine_gets_a_worker_per_core_or_per_gpu() -> None:
-    assert ClusterSpec.for_machine(None, None, 0).threads == 1
-    assert ClusterSpec.for_machine(None, None, 3).workers == 3
-    assert ClusterSpec.for_machine(5, None, 3).workers == 5
+    assert ClusterSpec.for_machine(None, 0, 2**30).threads == 1
+    assert ClusterSpec.for_machine(None, 3, 2**30).workers == 3
+    assert ClusterSpec.for_machine(5, 3, 2**30).workers == 5
+
+
+def test_workers_share_the_memory_of_a_machine_however_many_there_are() -> None:
+    assert [ClusterSpec.for_machine(number, 0, 2**30).memory for number in (1, 8)] == [2**30, 2**27]
