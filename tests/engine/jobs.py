@@ -81,6 +81,16 @@ def take_a_while(_plan: object, _index: int) -> dict[str, int]:
     return {}
 
 
+def take_memory(plan: int, index: int) -> dict[str, int]:
+    """Take so many bytes for job 2, and be busy with them for longer than it takes to be noticed."""
+    if index == 2:
+        held = bytearray(b"1") * plan
+        until = perf_counter() + 20
+        while perf_counter() < until:
+            held[0] = 1
+    return {}
+
+
 def want_too_much_memory(_plan: object, index: int) -> dict[str, int]:
     import numpy as np
 

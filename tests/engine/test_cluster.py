@@ -10,7 +10,8 @@ import distributed  # noqa: F401 (its defaults come first, else they would go wi
 import pytest
 
 from pipeline.engine.cluster import STARTS, ClusterSpec, connect, open_cluster
-from pipeline.errors import ClusterError
+from pipeline.errors import ClusterError, WorkersKilledError
+from tests.engine import jobs
 
 SPEC = ClusterSpec(1, preload=("pipeline.jobs",))
 """As elsewhere: one server of workers is for all tests."""
@@ -62,3 +63,12 @@ def test_workers_that_never_start_are_told_in_a_line(tmp_path: Path) -> None:
         raise AssertionError("unreachable")
     assert "\n" not in str(caught.value)
     assert len([path for path in tmp_path.iterdir() if path.name.isdigit()]) == STARTS
+
+
+@pytest.mark.slow
+def test_a_worker_that_takes_more_memory_than_its_share_is_ended_and_the_job_is_named() -> None:
+    spec = ClusterSpec(1, preload=SPEC.preload, memory=3 * 2**29)
+    with open_cluster(spec) as address, connect(address) as executor:
+        with pytest.raises(WorkersKilledError, match=r"segment, tile 2: 3 workers died of it, .* memory is too short"):
+            list(executor.map("segment", jobs.take_memory, 2**31, range(4)))
+        assert len(list(executor.map("segment", jobs.double, 2, range(4)))) == 4
