@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.bench import Bench
-from pipeline.engine.cluster import SERIAL
 from pipeline.errors import ModelError
 from pipeline.precision import decided, held_decision, noted_plans, settle_precision
 from pipeline.rates import Measured, Rates, RatesKey, device_name, load_rates, save_rates
+from pipeline.site import is_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,7 +61,7 @@ def _is_open(plan: RunPlan, config: RunConfig) -> bool:
 
 def known_rates(plan: RunPlan, config: RunConfig) -> Rates | None:
     """Give what was measured before of a plan's network on this device; nothing is known of other machines."""
-    if not _is_open(plan, config) or config.execution.scheduler not in (None, SERIAL):
+    if not _is_open(plan, config) or is_elsewhere(config):
         return None
     return load_rates(_key(plan))
 
@@ -97,7 +97,7 @@ def settle_plan(
     rates = _measured(settled, known, executor, always=config.planner == "measure")
     if rates is None:
         return settled
-    if rates != known and config.execution.scheduler in (None, SERIAL):
+    if rates != known and not is_elsewhere(config):
         save_rates(_key(settled), rates)
     remade = remake({"rates": rates})
     if settled.precision_measured is None:

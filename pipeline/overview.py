@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from pipeline.engine.cluster import connect, open_cluster
 from pipeline.errors import SeamfreeError
 from pipeline.images.discover import discover
 from pipeline.run import prepare, prepare_anew
-from pipeline.site import choose_site
+from pipeline.site import choose_site, is_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from pipeline.planning import RunPlan
 
 __all__ = ["Overview", "plan"]
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +108,14 @@ def plan(
     ConfigError, ModelError
         If no work could start at all.
     """
-    from pipeline.config import RunConfig
+    from pipeline.config import ExecutionConfig, RunConfig
 
     settings = config if config is not None else RunConfig()
     given = [inputs] if isinstance(inputs, str | Path) else inputs
     check_settings(settings)
+    if is_elsewhere(settings):
+        log.warning("planned for this machine: the workers of a cluster are asked when a run begins")
+        settings = settings.model_copy(update={"execution": ExecutionConfig()})
     site = choose_site(settings)
     found = []
     with ExitStack() as stack:

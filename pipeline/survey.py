@@ -37,7 +37,7 @@ class WorkerFacts(NamedTuple):
     """Of the smallest, in bytes; 0 where there is none."""
 
 
-def describe_worker(wish: Literal["auto", "cpu", "cuda"], graph: bool) -> WorkerFacts:
+def describe_worker(wish: Literal["auto", "cpu", "cuda"], graph: bool, dask_worker: Any) -> WorkerFacts:
     """Say what this worker is. Runs there.
 
     Parameters
@@ -46,15 +46,15 @@ def describe_worker(wish: Literal["auto", "cpu", "cuda"], graph: bool) -> Worker
         The device that the user wants.
     graph : bool
         Whether the model is an ONNX graph, which computes on a GPU where onnxruntime was built for it.
+    dask_worker : distributed.Worker
+        It; given by Dask, to whatever has an argument of this name.
     """
-    from distributed import get_worker
     from distributed.system import MEMORY_LIMIT
 
     from pipeline.rates import device_name
     from pipeline.site import count_gpus
 
-    worker = get_worker()
-    limit = worker.memory_manager.memory_limit or MEMORY_LIMIT
+    limit = dask_worker.memory_manager.memory_limit or MEMORY_LIMIT
     gpus = 0 if wish == "cpu" else count_gpus("auto")
     if gpus and graph:
         from pipeline.models.graphs import computes_on_gpus
@@ -66,7 +66,7 @@ def describe_worker(wish: Literal["auto", "cpu", "cuda"], graph: bool) -> Worker
 
         memory = min(int(torch.cuda.get_device_properties(at).total_memory) for at in range(gpus))
     processor = device_name("cpu").rpartition(",")[0]
-    return WorkerFacts(worker.state.nthreads, int(limit), processor, gpus, memory)
+    return WorkerFacts(dask_worker.state.nthreads, int(limit), processor, gpus, memory)
 
 
 def intent_of_workers(facts: Mapping[str, WorkerFacts], wish: Literal["auto", "cpu", "cuda"]) -> Intent:
