@@ -77,8 +77,10 @@ def _elsewhere(config: RunConfig) -> ClusterSpec | None:
     execution = config.execution
     # Where one starts workers with GPUs, their threads are ours to choose.
     threads = GPU_THREADS if execution.cluster.kind == "cuda" else 1
-    spec = ClusterSpec(execution.workers, threads, execution.scheduler, _PRELOAD,
-                       kind=execution.cluster.kind, options=execution.cluster.options)  # fmt: skip
+    spec = ClusterSpec(
+        execution.workers, threads, execution.scheduler, _PRELOAD,
+        patience=execution.patience, kind=execution.cluster.kind, options=execution.cluster.options,
+    )  # fmt: skip
     return spec if spec.elsewhere else None
 
 

@@ -37,7 +37,11 @@ class WorkerFacts(NamedTuple):
     """Of the smallest, in bytes; 0 where there is none."""
 
 
-def describe_worker(wish: Literal["auto", "cpu", "cuda"], graph: bool, dask_worker: Any) -> WorkerFacts:
+def describe_worker(
+    wish: Literal["auto", "cpu", "cuda"],
+    graph: bool,
+    dask_worker: Any,  # noqa: ANN401 (untyped)
+) -> WorkerFacts:
     """Say what this worker is. Runs there.
 
     Parameters

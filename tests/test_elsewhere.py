@@ -99,7 +99,9 @@ def test_a_run_on_two_hosts_is_planned_for_their_workers_and_its_bytes_are_the_s
 def test_what_workers_do_not_see_is_told_before_work_starts(cluster: str, tmp_path: Path) -> None:
     with connected(cluster) as client:
         check_paths(client, [tmp_path], tmp_path)
-        with pytest.raises(ClusterError, match=r"worker at tcp://127\.0\.0\.\d:\d+ does not see .*gone\.tif; workers read"):
+        with pytest.raises(
+            ClusterError, match=r"worker at tcp://127\.0\.0\.\d:\d+ does not see .*gone\.tif; workers read"
+        ):
             check_paths(client, [tmp_path, tmp_path / "gone.tif"], tmp_path)
     assert list(tmp_path.iterdir()) == []
 

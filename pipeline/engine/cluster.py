@@ -61,6 +61,9 @@ class ClusterSpec:
     memory : int, optional
         Bytes that each worker process of a local cluster may use: one that takes more is ended, and its job tried
         again. Dask's own choice where absent.
+    patience : float, optional
+        Seconds that jobs wait for a worker where all have gone, of a cluster that others start; without end where
+        absent.
     kind : str
         Who starts it: ``"local"``, or what `pipeline.engine.hosted` knows.
     options : mapping
@@ -72,6 +75,7 @@ class ClusterSpec:
     scheduler: str | None = None
     preload: tuple[str, ...] = ()
     memory: int | None = None
+    patience: float | None = None
     kind: str = "local"
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -121,6 +125,7 @@ def open_cluster(spec: ClusterSpec) -> Iterator[str]:
     }
     if spec.kind != "local":
         encrypted = certificates() if is_encrypted(spec.kind, spec.options) else {}
+        settings["distributed.scheduler.no-workers-timeout"] = None if spec.patience is None else f"{spec.patience} s"
         with (
             dask.config.set(settings | encrypted),
             start_hosted(spec.kind, spec.options, spec.workers, spec.threads) as address,

@@ -249,7 +249,7 @@ class _Done:
 def _outcome(future: Any, stage: str, group: tuple[int, ...]) -> _Done | _Trouble | Exception:  # noqa: ANN401 (untyped)
     """Give what jobs reported, or what kept them from being done, or the error that cannot be helped."""
     from distributed import CancelledError
-    from distributed.scheduler import KilledWorker
+    from distributed.scheduler import KilledWorker, NoWorkerError
 
     try:
         return _Done(*future.result())
@@ -260,6 +260,11 @@ def _outcome(future: Any, stage: str, group: tuple[int, ...]) -> _Done | _Troubl
         return _Trouble(error)
     except CancelledError:
         return ClusterError(_LOST)
+    except NoWorkerError as error:
+        return ClusterError(
+            f"all workers of the cluster have gone, and none has come within {error.timeout:.0f} s (execution.patience)"
+            "; what is done is kept: run again"
+        )
     except Exception as error:  # noqa: BLE001 (raised by who asked, when what has been done is told)
         return error
 

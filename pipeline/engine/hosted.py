@@ -82,9 +82,10 @@ def hosted_settings(kind: str, options: Mapping[str, Any], workers: int | None, 
         return options.get(name, dask.config.get(f"jobqueue.{kind}.{name.replace('_', '-')}", None))
 
     exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    # One process for each core: a forward pass has one thread, and several in one process take turns.
+    processes = given_for("processes") or given_for("cores")
     return {
-        # One process for each core: a forward pass has one thread, and several in one process take turns.
-        "processes": given_for("processes") or given_for("cores"),
+        **({"processes": processes} if processes else {}),
         "shared_temp_directory": given_for("shared_temp_directory") or str(Path.cwd()),
         "silence_logs": logging.CRITICAL,
         **secured,
@@ -139,15 +140,41 @@ def start_hosted(kind: str, options: Mapping[str, Any], workers: int | None, thr
         cluster = found(**hosted_settings(kind, options, workers, threads))
     except Exception as error:
         raise _not_started(kind, error) from error
-    with cluster:
+    try:
         if kind in QUEUES:
-            try:
-                cluster.scale(workers)
-                # In the background, where it would fail without a word, jobs would be submitted again and again.
-                cluster.sync(cluster._correct_state)
-            except Exception as error:
-                raise _not_started(kind, error) from error
+            _submit(kind, cluster, workers)
         yield cluster.scheduler_address
+    finally:
+        cluster.close()
+        for name in ("ca_file", "cert", "key"):
+            # The certificate for the jobs, which dask-jobqueue leaves to the collector of garbage.
+            if (file := getattr(cluster, f"_job_{name}", None)) is not None:
+                file.close()
+
+
+def _submit(kind: str, cluster: Any, workers: int | None) -> None:  # noqa: ANN401 (untyped)
+    """Submit jobs for so many workers.
+
+    Raises
+    ------
+    ConfigError
+        If the batch system takes none.
+    """
+    from distributed import Status
+
+    async def submit() -> None:
+        cluster.scale(workers)
+        # In the background, where this is done else, it would fail without a word.
+        await cluster._correct_state()
+
+    try:
+        cluster.sync(submit)
+    except Exception as error:
+        for job in cluster._created:
+            if job.status == Status.created:
+                # Else closing insists that what was never submitted ends.
+                job.status = Status.failed
+        raise _not_started(kind, error) from error
 
 
 def _not_started(kind: str, error: Exception) -> ConfigError:
