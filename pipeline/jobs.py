@@ -116,7 +116,7 @@ def count_values(plan: RunPlan, index: int, *, level: int) -> Record:
     return {"pixels": owned.size}
 
 
-def read_raw(bench: Bench, window: Box) -> NDArray[np.generic]:
+def read_raw(bench: Bench, window: Box) -> NDArray[np.number]:
     """Read a window as it is in the file: the channels that the network takes, in their order, then ZYX.
 
     Parameters
@@ -132,7 +132,7 @@ def read_raw(bench: Bench, window: Box) -> NDArray[np.generic]:
     return np.stack([raw[number] for number in range(len(plan.channels))])
 
 
-def scale_raw(bench: Bench, window: Box, raw: NDArray[np.generic]) -> NDArray[np.floating]:
+def scale_raw(bench: Bench, window: Box, raw: NDArray[np.number]) -> NDArray[np.floating]:
     """Make of a window what the network takes: intensities scaled.
 
     Parameters

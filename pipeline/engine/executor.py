@@ -140,9 +140,10 @@ class DaskExecutor:
     def _most(self) -> int:
         """Give how many tasks may be in flight, with as many workers as there are by now."""
         try:
-            return max(1, sum(self.client.nthreads().values()) * self.ahead)
+            threads: dict[str, int] = self.client.nthreads()
         except (OSError, TimeoutError) as error:
             raise ClusterError(_LOST) from error
+        return max(1, sum(threads.values()) * self.ahead)
 
     def map(self, stage: str, job: Job[Any, Any], plan: Any, indices: Iterable[int]) -> Iterator[tuple[int, Any]]:  # noqa: ANN401
         """Run `job` for each index on the cluster; see `Executor.map`."""
@@ -164,7 +165,7 @@ class DaskExecutor:
             completed.update(futures)
 
         def fill() -> None:
-            groups = []
+            groups: list[tuple[int, ...]] = []
             while len(flying) + len(groups) < most:
                 group = (again.popleft(),) if again else tuple(islice(waiting, together))
                 if not group:

@@ -21,7 +21,7 @@ __all__ = ["fill_background", "find_background"]
 
 
 def find_background(
-    raw: NDArray[np.generic], footprint: Footprint, core: tuple[int, ...], below: float
+    raw: NDArray[np.number], footprint: Footprint, core: tuple[int, ...], below: float
 ) -> NDArray[np.bool_]:
     """Find the blocks of a tile that are background.
 
@@ -53,7 +53,8 @@ def find_background(
         shape[axis] += 1
         sums = np.zeros(shape, dtype=np.int32)
         np.cumsum(counts, axis=axis, out=sums[(slice(None),) * axis + (slice(1, None),)])
-        counts = sums.take(starts + stride + 2 * context, axis=axis) - sums.take(starts, axis=axis)
+        stops = starts + stride + 2 * context
+        counts = np.subtract(sums.take(stops, axis=axis), sums.take(starts, axis=axis))
     found: NDArray[np.bool_] = counts == 0
     for axis, (_, step, _, _) in enumerate(axes):
         found = found.repeat(step, axis=axis)
