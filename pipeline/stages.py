@@ -26,6 +26,7 @@ from pipeline.errors import AuditError, ImageError, StoreError, TileError
 from pipeline.images.intensity import wanted_percentiles
 from pipeline.images.opening import open_image
 from pipeline.images.statistics import Counts, Search
+from pipeline.job_places import where_is_job
 from pipeline.notes import save_facts
 from pipeline.progress import JobDone, StageStarted, tell
 from pipeline.report.writing import drop_report, report_beside
@@ -122,7 +123,7 @@ def _map(plan: RunPlan, stage: str, job: jobs.TileJob, total: int, executor: Exe
                 ledger.mark(stage, index, record, files)
                 tell(JobDone(plan.name, stage, int(record.get("pixels", 0))))
         except TileError as error:
-            raise type(error)(stage, error.index, error.cause, _where(plan, stage, error.index)) from error
+            raise type(error)(stage, error.index, error.cause, where_is_job(plan, stage, error.index)) from error
 
 
 def _records(plan: RunPlan, stage: str, total: int) -> Iterator[dict[str, Any]]:
@@ -136,22 +137,6 @@ def _only(plan: RunPlan, stage: str, job: jobs.TileJob, executor: Executor) -> d
     _map(plan, stage, job, 1, executor)
     (record,) = _records(plan, stage, 1)
     return record
-
-
-_OF_TILES = ("segment", "fill", "compare", "paint", "relabel", "measure")
-"""Stages with one job for each tile."""
-
-
-def _where(plan: RunPlan, stage: str, index: int) -> str:
-    """Say which image a job is about, and which pixels, if it is about a box of them."""
-    if stage in _OF_TILES:
-        axes, box = "TZYX", plan.tiles[index].owned
-    elif stage.startswith(("read", "statistics")):
-        axes, box = "TCZYX", plan.regions[index].owned
-    else:
-        return plan.source.path
-    spans = (f"{axis.lower()} {start} to {stop}" for axis, start, stop in zip(axes, box.start, box.stop, strict=True))
-    return f"{plan.source.path}, {', '.join(spans)}"
 
 
 def _read(plan: RunPlan, executor: Executor) -> dict[str, Any]:
