@@ -23,8 +23,6 @@ from pipeline.notes import load_arrays, load_labels
 from pipeline.stores.arrays import ResultArray
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from pipeline.geometry import Box
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.models.network import NetworkFile, NetworkUse
     from pipeline.models.predictor import Predictor
     from pipeline.planning import RunPlan
+    from pipeline.remote.paths import AnyPath
 
 __all__ = ["OPENING", "Bench", "Unseen", "bench_for", "opened_once"]
 
@@ -79,7 +78,7 @@ class Bench:
         self._cores: dict[int, NDArray[np.uint8]] = {}
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> AnyPath:
         """Where the result's arrays lie."""
         return self.plan.partial
 

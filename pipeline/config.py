@@ -124,6 +124,11 @@ class OutputConfig(Settings):
         description="Whether labels and tables become part of the OME-Zarr that they are made of; the output folder "
         "holds what is unfinished, and the summaries.",
     )
+    staging: str | None = Field(
+        default=None,
+        description="Folder on a disk in which results for an object store are made before they are sent; null takes "
+        "seamfree-staging where the run is started.",
+    )
     missing_fields: Literal["refuse", "leave_out"] = Field(
         default="refuse",
         description="Of a plate with fields that cannot be segmented: refuse keeps it unfinished, with what is done; "

@@ -61,6 +61,8 @@ class RunPlan(BaseModel):
     """Whether labels and table become part of the image that they are made of."""
     staging: str | None = None
     """In place: what the result would be called under the output folder, where it lies until it is complete."""
+    destination: str | None = None
+    """URL of the published result where it goes to an object store; it is made on a disk, and sent from there."""
     source: ImageInfo
     content_sha256: str | None = None
     """Of all bytes that the image is read from, where it shall be known again by them."""
@@ -262,8 +264,8 @@ class RunPlan(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that the result's bytes depend on, as JSON: work of equal identity may be gone on with."""
-        beside = {"name", "output", "staging", "model", "window_bytes", "trust_model_code", "audit_windows", "report",
-                  "tiling",
+        beside = {"name", "output", "staging", "destination", "model", "window_bytes", "trust_model_code",
+                  "audit_windows", "report", "tiling",
                   "precision_tolerance", "precision_measured"}  # fmt: skip
         facts = self.model_dump(mode="json", exclude=beside)
         if self.content_sha256 is not None:
@@ -385,6 +387,7 @@ def make_plan(
             "output": str(image.result_in(output) if target is None else target.group),
             "in_place": target is not None,
             "staging": None if target is None else str(image.staging_in(output)),
+            "destination": image.destination or None,
             "source": info,
             "content_sha256": content_sha256,
             "series": config.series,

@@ -60,7 +60,7 @@ def _orchestrator() -> Callable[..., list[ImageReport]]:
 @ending_at_signals()
 def run(
     inputs: Inputs,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
+    output: Annotated[str, typer.Option("-o", "--output", metavar="FOLDER|URL", help="Folder for the results.")],
     model: Model = None,
     config: Config = None,
     instances: Instances = None,
@@ -101,24 +101,26 @@ def run(
     from rich.console import Console
 
     from pipeline.batch import segment, write_summary
+    from pipeline.destination import local_folder, send_summary
     from pipeline.display import report_table, show_progress
     from pipeline.images.discover import discover
     from pipeline.wells import wells_path
 
     console = Console(stderr=True)
+    folder = local_folder(output, settings)
     images = discover(inputs)
     reports: list[ImageReport]
     with show_progress(console, len(images)):
         if direct:
             reports = list(segment(inputs, output, settings, fresh=fresh))
         else:
-            reports = _orchestrator()(inputs=inputs, output=str(output), config=settings, fresh=fresh)
-    summary = write_summary(output, reports)
+            reports = _orchestrator()(inputs=inputs, output=output, config=settings, fresh=fresh)
+    summary = send_summary(write_summary(folder, reports), output)
     # A terminal folds long paths; a file or another program gets them whole.
     terminal = Console(width=None if sys.stdout.isatty() else 10_000)
     terminal.print(report_table(reports))
     _show_wells(
-        terminal, [wells_path(output, plate) for plate in {image.plate: None for image in images if image.plate}]
+        terminal, [wells_path(folder, plate) for plate in {image.plate: None for image in images if image.plate}]
     )
     typer.echo(printable(f"summary: {summary}"))
     if any(report.status == "failed" for report in reports):
