@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pipeline.models.context import Stitching
     from pipeline.models.network import NetworkFile, NetworkUse
     from pipeline.models.predictor import Predictor
+    from pipeline.models.rescaling import Rescaling
     from pipeline.planning import RunPlan
     from pipeline.remote.paths import AnyPath
 
@@ -105,7 +106,7 @@ class Bench:
         assert not isinstance(plan.network, DetectorFunction)  # plans for functions never get here
         loading = _Loading(
             plan.model, plan.weights_sha256, plan.network, plan.factory, plan.trust_model_code, plan.use,
-            plan.stitching, exchangeable(plan.footprint), plan.code_sha256,
+            plan.stitching, exchangeable(plan.footprint), plan.code_sha256, plan.rescaling,
         )  # fmt: skip
         with OPENING:
             return _predictor(loading, _device(plan.device), plan.precision)
@@ -257,6 +258,7 @@ class _Loading:
     stitching: Stitching | None
     exchange: bool
     code: str | None
+    rescaling: Rescaling | None
 
     def __hash__(self) -> int:
         # A network's arguments may be lists, which have no hash.
@@ -277,4 +279,4 @@ def _predictor(loading: _Loading, device: str, precision: Any) -> Predictor:  # 
         raise ModelError(f"{loading.factory or loading.model}: the code of the network has changed since the run was "
                          "planned; run again")  # fmt: skip
     averaged = symmetries(loaded.card.dims, exchange=loading.exchange) if loading.use.tta else ()
-    return Predictor(loaded, device, precision, loading.stitching, averaged)
+    return Predictor(loaded, device, precision, loading.stitching, averaged, loading.rescaling)

@@ -230,6 +230,11 @@ class RunConfig(Settings):
         description="For a network whose output is coarser than the image: network leaves it so, image computes it at "
         "each of the image's pixels, by shift-and-stitch.",
     )
+    rescale: Literal["off", "auto"] = Field(
+        default="off",
+        description="Where a model's card says at which pixel size it was trained: auto runs it at that size, and "
+        "gives labels of the image's own pixels; off tells by how much the image's differ.",
+    )
     tta: Flag = Field(
         default=False, description="Average the scores over mirrored and transposed windows: 8 passes in 2-D."
     )

@@ -26,6 +26,7 @@ from pipeline.models.context import Stitching, tiling_footprint
 from pipeline.models.facts import ModelFacts
 from pipeline.models.library import bundled_models
 from pipeline.models.network import NetworkFile, NetworkUse
+from pipeline.models.rescaling import Rescaling
 from pipeline.pyramids import Pyramid, coarse_shape, plain_grid
 from pipeline.stores.arrays import ArraySpec
 from pipeline.stores.levels import level_shapes
@@ -76,6 +77,8 @@ class RunPlan(BaseModel):
     use: NetworkUse = NetworkUse()
     """What is made of the network beside running it as it is."""
     stitching: Stitching | None = None
+    rescaling: Rescaling | None = None
+    """How the network is run at another pixel size than the image's; everything else is in the image's pixels."""
     weights_sha256: str
     code_sha256: str | None = None
     """Of code of the user's that makes the network, where there is such."""
@@ -376,11 +379,17 @@ def make_plan(
     region = sizing.reading_region(info.shape, info.block, image_shard)
     sizing.check_region(info.path, region, info.block, info.itemsize, budget)
     copy_image = config.output.image == "copy" or (config.output.image == "auto" and info.kind != "ome-zarr")
+    # Sizes on the card are in pixels of the network.
+    rescaling = facts.context.rescaling
+    ratios = None if rescaling is None else rescaling.ratios
+    finer = [image / network for network, image in ratios or ()]
     method = config.instances.method or card.instances.method
     # What is asked for as components is every component.
-    recommended = 0 if config.instances.method == "components" else card.instances.minimum_size
+    recommended = 0 if config.instances.method == "components" else round(card.instances.minimum_size * prod(finer))
     minimum_size = config.instances.minimum_size if config.instances.minimum_size is not None else recommended
-    depth = config.instances.depth if config.instances.depth is not None else card.instances.depth
+    depth = (
+        config.instances.depth if config.instances.depth is not None else card.instances.depth * min(finer, default=1)
+    )
     return RunPlan.model_validate(
         {
             "name": image.name,
@@ -395,8 +404,9 @@ def make_plan(
             "factory": config.factory,
             "trust_model_code": config.trust_model_code,
             "network": card.design,
-            "use": config.network_use,
+            "use": config.network_use.model_copy(update={"rescale": ratios}),
             "stitching": facts.context.stitching,
+            "rescaling": facts.context.rescaling,
             "weights_sha256": card.weights.sha256,
             "code_sha256": facts.code_sha256 if isinstance(facts, ModelFacts) else None,
             "channels": channels,

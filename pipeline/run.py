@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.calibration import known_rates
+from pipeline.choices import choose_rescaling
 from pipeline.destination import prepare_destination, sent_destination, set_aside, stages_left
 from pipeline.detect import check_detector, learn_detector
 from pipeline.errors import PlanError, StoreError
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from pipeline.images.discover import InputImage
     from pipeline.images.source import ImageSource
     from pipeline.models.facts import ModelFacts
+    from pipeline.models.network import NetworkUse
     from pipeline.remote.paths import AnyPath
 
 __all__ = ["SETTINGS", "ImageReport", "claim", "finished", "prepare", "prepare_anew", "run_image"]
@@ -102,15 +104,20 @@ def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent) 
     if image.refused:
         raise StoreError(image.refused)
     if not check_detector(config):
-        model = learn_facts(config.model, factory=config.factory, trust=config.trust_model_code, use=config.network_use)
+        model = _learn(config, config.network_use)
     source = open_image(to_path(image.path).absolute(), config.series)
     try:
         facts: ModelFacts | DetectorFacts
         if model is None:
             facts = learn_detector(config, source.info)
         else:
-            facts = model
             check_pixels(model.card, source.info)
+            ratios, told = choose_rescaling(config, source.info, model)
+            if told:
+                log.warning("%s", told)
+            facts = (
+                model if ratios is None else _learn(config, config.network_use.model_copy(update={"rescale": ratios}))
+            )
         for note in source.notes:
             log.warning("%s", note)
         content = content_sha256(source) if config.identify == "content" else None
@@ -122,6 +129,10 @@ def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent) 
         return made
     finally:
         source.close()
+
+
+def _learn(config: RunConfig, use: NetworkUse) -> ModelFacts:
+    return learn_facts(config.model, factory=config.factory, trust=config.trust_model_code, use=use)
 
 
 def _find_target(source: ImageSource, config: RunConfig) -> Target:

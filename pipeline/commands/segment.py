@@ -26,6 +26,7 @@ from pipeline.commands.options import (
     OmeZarr,
     Planner,
     Precision,
+    Rescale,
     Resolution,
     Scheduler,
     Series,
@@ -83,6 +84,7 @@ def run(
     fully_convolutional: FullyConvolutional = False,
     resolution: Resolution = None,
     tta: Tta = False,
+    rescale: Rescale = None,
     no_image: Annotated[bool, typer.Option("--no-image", help="Leave the image out of the result.")] = False,
     ome_zarr: OmeZarr = None,
     in_place: InPlace = False,
@@ -95,7 +97,8 @@ def run(
         channels=channel, function=function, diameter=diameter, series=series, workers=workers,
         scheduler=scheduler, image=not no_image,
         factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
-        fully_convolutional=fully_convolutional, resolution=resolution, tta=tta, ome_zarr=ome_zarr, in_place=in_place,
+        fully_convolutional=fully_convolutional, resolution=resolution, tta=tta, rescale=rescale, ome_zarr=ome_zarr,
+        in_place=in_place,
     )  # fmt: skip
     start_early(settings)
     from rich.console import Console
@@ -158,6 +161,7 @@ def plan(
     fully_convolutional: FullyConvolutional = False,
     resolution: Resolution = None,
     tta: Tta = False,
+    rescale: Rescale = None,
     as_json: Annotated[bool, typer.Option("--json", help="The whole plans, as JSON.")] = False,
 ) -> None:
     """Say what would be done: tiles, memory, disk. Computes nothing."""
@@ -167,7 +171,7 @@ def plan(
         config, model=model, tile=tile, planner=planner, precision=precision, device=device, channels=channel,
         series=series, workers=workers, instances=instances, function=function, diameter=diameter,
         factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
-        fully_convolutional=fully_convolutional, resolution=resolution, tta=tta,
+        fully_convolutional=fully_convolutional, resolution=resolution, tta=tta, rescale=rescale,
     )  # fmt: skip
     overviews = make_overviews(inputs, settings)
     if as_json:
