@@ -22,7 +22,7 @@ __all__ = ["InputImage", "check_name", "discover", "images_below", "result_name"
 
 _SUFFIXES = (
     ".ome.tiff", ".ome.tif", ".ome.btf", ".ome.tf8", ".ome.tf2", ".ome.zarr", ".tiff", ".tif", ".btf", ".tf8", ".tf2",
-    ".zarr",
+    ".zarr", ".svs", ".ndpi", ".qptiff",
 )  # fmt: skip
 """Of images; the longer ones first, so that the whole suffix goes from a name."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from pipeline.errors import ImageError
+from pipeline.images.slides import read_slide
 from pipeline.images.source import AXES
 
 if TYPE_CHECKING:
@@ -75,6 +76,9 @@ def read_metadata(
         if _number(calibration.get("finterval")) > 0:
             size["T"] = _number(calibration["finterval"])
             unit["T"] = _unit(calibration.get("tunit", "s"))
+    else:
+        size, names = read_slide(file, number)
+        unit = dict.fromkeys(size, "micrometer")
     time, channel, depth, height, width = (size.get(axis, 1.0) for axis in AXES)
     return (time, channel, depth, height, width), tuple(unit.get(axis) for axis in AXES), names  # type: ignore[return-value]
 
