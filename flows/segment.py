@@ -29,6 +29,7 @@ from pipeline.acquisitions.place import place_of, run_hold
 from pipeline.batch import failed, open_batch, skipped, write_summary
 from pipeline.calibration import settle_plan
 from pipeline.config import RunConfig
+from pipeline.destination import local_folder, send_summary, stages_left
 from pipeline.engine.cluster import connect
 from pipeline.engine.parent import dies_with_parent
 from pipeline.errors import (
@@ -48,6 +49,7 @@ from pipeline.planning import Intent, RunPlan
 from pipeline.plates import finish_plates
 from pipeline.printing import unexpected, without_secrets
 from pipeline.progress import ImageFinished, ImageStarted, tell
+from pipeline.remote.paths import to_path
 from pipeline.run import ImageReport, claim, finished, prepare, prepare_anew
 from pipeline.site import join_site
 from pipeline.stages import run_stage, stage_names
@@ -199,7 +201,7 @@ def _found(report: ImageReport) -> str:
 def _why_gone(config: RunConfig, image: InputImage, content: str) -> str | None:
     """Say that an image is not what it was when its run was asked for, None if it is."""
     try:
-        source = open_image(Path(image.path).absolute(), config.series)
+        source = open_image(to_path(image.path).absolute(), config.series)
         try:
             if content_sha256(source) == content:
                 return None
@@ -235,7 +237,7 @@ def _segment(
         # A limit of this name on the server, where a lab has made one, is how many images may use its GPUs at once.
         gpus = ["seamfree-gpus"] if where.intent.device == "cuda" else []
         with showing_progress(plan), concurrency(gpus, strict=False):
-            for stage in stage_names(plan):
+            for stage in stages_left(plan, stage_names(plan)):
                 facts = run_plan_stage(stage, plan, where.address)
     report = finished(plan, facts, perf_counter() - began)
     publish_outcome(report)
@@ -256,19 +258,19 @@ def segment_folder(
     inputs : list of str
         Images, folders, globs.
     output : str
-        Folder for the results and ``run-summary.json``.
+        Folder for the results and ``run-summary.json``, or its URL in an object store.
     config : RunConfig
         All settings.
     fresh : bool
         Start over, even where there are results.
     """
     logger = get_run_logger()
-    folder = Path(output)
+    folder = local_folder(output, config)
     reports: list[ImageReport] = []
     report: ImageReport
     with (
         tags("seamfree", config.model),
-        open_batch(config, inputs, folder, fresh=fresh) as (images, site, address),
+        open_batch(config, inputs, output, fresh=fresh) as (images, site, address),
     ):
         for image in images:
             began = perf_counter()
@@ -280,7 +282,7 @@ def segment_folder(
                     )
                 # Prefect's overloads take "Any" for a flow that never returns.
                 report = segment_image(  # type: ignore[assignment]
-                    image, output, config, fresh, place=Place(address, site.intent)
+                    image, str(folder), config, fresh, place=Place(address, site.intent)
                 )
             except Exception as error:  # noqa: BLE001 (one image that fails never stops the others)
                 report = failed(image, named(error), perf_counter() - began)
@@ -289,7 +291,7 @@ def segment_folder(
             write_summary(folder, reports)
             tell(ImageFinished(image.name, report.status))
         reports = finish_plates(images, reports, folder, config)
-        write_summary(folder, reports)
+        send_summary(write_summary(folder, reports), output)
     _publish_summary(reports)
     return _told_of(reports)
 

@@ -20,6 +20,7 @@ from pipeline.acquisitions.place import watch_hold
 from pipeline.errors import ClusterError, ConfigError
 from pipeline.images.discover import discover
 from pipeline.progress import ImageFinished, ImageStarted, tell
+from pipeline.remote.paths import to_path
 from pipeline.run import ImageReport
 from pipeline.stores.hold import is_held
 from pipeline.stores.publish import read_provenance
@@ -77,7 +78,7 @@ def submit(inputs: Sequence[str], deployment: str, *, fresh: bool) -> list[tuple
             raise ConfigError(f"{image.path}: a name that is not UTF-8 cannot be recorded; rename it")
     scheduled: list[tuple[InputImage, UUID]] = []
     for image in images:
-        parameters = {"image": {"path": str(Path(image.path).absolute()), "name": image.name}, "fresh": fresh}
+        parameters = {"image": {"path": str(to_path(image.path).absolute()), "name": image.name}, "fresh": fresh}
         try:
             # Outside of an event loop it is no coroutine.
             run: Any = run_deployment(
@@ -146,7 +147,7 @@ def _look(runs: Sequence[UUID]) -> list[FlowRun]:
 def _report(run: FlowRun, image: InputImage, output: Path) -> ImageReport:
     """Say what has become of an image, from the last state of its run and, where it is done, from the result."""
     assert run.state is not None  # it has ended
-    path, result = str(Path(image.path).absolute()), image.result_in(output.absolute())
+    path, result = str(to_path(image.path).absolute()), image.result_in(output.absolute())
     seconds = round(run.total_run_time.total_seconds(), 3)
     told = " ".join((run.state.message or str(run.state.name)).split())
     if run.state.type != StateType.COMPLETED:

@@ -20,6 +20,7 @@ from prefect.artifacts import (
 from prefect.exceptions import PrefectException
 
 from pipeline.progress import JobDone, StageStarted, listening_too
+from pipeline.remote.paths import to_path
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -89,7 +90,7 @@ def publish_outcome(report: ImageReport) -> None:
 
 
 def _publish_outcome(report: ImageReport, result: str) -> None:
-    provenance = json.loads((Path(result) / "seamfree.json").read_text(encoding="utf-8"))
+    provenance = json.loads((to_path(result) / "seamfree.json").read_text(encoding="utf-8"))
     stages: dict[str, Any] = provenance["timings"]["stages"]
     rows = [{"stage": stage, "seconds": seconds} for stage, seconds in stages.items()]
     create_table_artifact(rows, key="seamfree-stages", description=recordable(f"Stages of {report.name}, in seconds"))
@@ -109,8 +110,8 @@ def _publish_outcome(report: ImageReport, result: str) -> None:
         f"- model: `{recordable(str(plan['model']))}`, {plan['precision']}, tiles of {plan['core']}",
         f"- seconds: {report.seconds:.1f}",
     ]
-    page = Path(result.removesuffix(".ome.zarr") + ".report.html")
-    if page.exists():
+    page = to_path(result.removesuffix(".ome.zarr") + ".report.html")
+    if isinstance(page, Path) and page.exists():
         lines.append(f"- report: [{recordable(page.name)}]({page.as_uri()})")
     create_markdown_artifact(
         "\n".join(lines), key="seamfree-image", description=recordable(f"Outcome of {report.name}")

@@ -7,7 +7,6 @@ follows from the network alone.
 from __future__ import annotations
 
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from pipeline.labels.components import edge_ids, of_classes
 from pipeline.labels.parting import LARGEST, part_core
 from pipeline.labels.seams import complete_components, odd_pixels
 from pipeline.notes import load_arrays
+from pipeline.remote.paths import AnyPath, to_path
 from pipeline.stores.publish import PROVENANCE, read_provenance
 
 if TYPE_CHECKING:
@@ -68,12 +68,12 @@ class _FinishedBench(Bench):
 
     @opened_once
     def scalings(self) -> dict[tuple[int, int], Scaling]:
-        noted = read_provenance(Path(self.plan.output))["intensity"]
+        noted = read_provenance(to_path(self.plan.output))["intensity"]
         return {(entry["time"], entry["channel"]): Scaling.from_note(entry) for entry in noted}
 
     @property
-    def folder(self) -> Path:
-        return Path(self.plan.output)
+    def folder(self) -> AnyPath:
+        return to_path(self.plan.output)
 
     @property
     def holes_are_guessed(self) -> bool:
@@ -98,7 +98,7 @@ def audit_bench(plan: RunPlan, *, finished: bool) -> Bench:
     """Give this process' bench for a plan, whose result has its name, or not yet."""
     if not finished:
         return bench_for(plan)
-    written = (Path(plan.output) / PROVENANCE).stat().st_mtime_ns
+    written = (to_path(plan.output) / PROVENANCE).stat().st_mtime_ns
     with OPENING:
         return _finished(plan.output, plan.digest, written, Unseen(plan))
 

@@ -16,12 +16,14 @@ from uuid import uuid4
 
 from pipeline.calibration import settle_plan
 from pipeline.checking import check_settings
+from pipeline.destination import destined, local_folder, send_summary
 from pipeline.engine.cluster import check_scheduler, connect
 from pipeline.errors import ConfigError, SeamfreeError, StoreError
 from pipeline.images.discover import InputImage, discover
 from pipeline.plates import finish_plates, hold_plates
 from pipeline.printing import in_one_line, unexpected
 from pipeline.progress import ImageFinished, ImageStarted, tell
+from pipeline.remote.paths import is_url, to_path
 from pipeline.run import ImageReport, claim, prepare, prepare_anew, run_image
 from pipeline.site import choose_site, is_elsewhere, join_site
 from pipeline.stores.hold import EXPIRY, hold
@@ -87,17 +89,19 @@ def failed(image: InputImage, error: Exception, seconds: float) -> ImageReport:
     """Report on an image that failed, with a reason of one line."""
     known = isinstance(error, SeamfreeError)
     reason = in_one_line(str(error)) if known else unexpected(error)
-    return ImageReport(image.name, str(Path(image.path).absolute()), "failed", reason=reason, seconds=round(seconds, 3))
+    return ImageReport(
+        image.name, str(to_path(image.path).absolute()), "failed", reason=reason, seconds=round(seconds, 3)
+    )
 
 
 def skipped(image: InputImage, plan: RunPlan, reason: str) -> ImageReport:
     """Report on an image that has a finished result already."""
-    return ImageReport(image.name, plan.source.path, "skipped", plan.output, reason)
+    return ImageReport(image.name, plan.source.path, "skipped", plan.destination or plan.output, reason)
 
 
 @contextmanager
 def open_batch(
-    config: RunConfig, inputs: Sequence[str], output: Path, *, fresh: bool = False
+    config: RunConfig, inputs: Sequence[str], output: str | Path, *, fresh: bool = False
 ) -> Iterator[tuple[list[InputImage], Site, str]]:
     """Check everything that can be checked before work starts, then start the cluster.
 
@@ -107,8 +111,8 @@ def open_batch(
         All settings.
     inputs : sequence of str
         Images, folders, globs.
-    output : Path
-        Folder under which results go.
+    output : str or Path
+        Folder under which results go, or the URL of one.
     fresh : bool
         Whether to start over even where there are results.
 
@@ -125,17 +129,18 @@ def open_batch(
     ClusterError
         If the workers of a cluster cannot do the work.
     """
-    images = discover(inputs)
+    folder = local_folder(output, config)
+    images = destined(discover(inputs), output)
     check_settings(config)
     here = None if is_elsewhere(config) else choose_site(config)
     check_scheduler(config.execution.scheduler)
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{output}: cannot be used as output folder ({error.strerror or error})") from error
-    with hold_plates(images, output, config, fresh=fresh) as held:
-        paths = [Path(image.path) for image in held]
-        with join_site(config, output, paths, here) as (site, address):
+        raise ConfigError(f"{folder}: cannot be used as output folder ({error.strerror or error})") from error
+    with hold_plates(images, folder, config, fresh=fresh) as held:
+        paths = [Path(image.path) for image in held if not is_url(image.path)]
+        with join_site(config, folder, paths, here) as (site, address):
             yield held, site, address
 
 
@@ -153,7 +158,7 @@ def segment(
     inputs : str, Path or sequence of them
         Images, folders, globs.
     output : str or Path
-        Folder under which results go.
+        Folder under which results go, or the URL of one in an object store, ``s3://bucket/prefix``.
     config : RunConfig, optional
         Settings; the defaults where absent.
     fresh : bool
@@ -173,17 +178,17 @@ def segment(
 
     given = [inputs] if isinstance(inputs, str | Path) else inputs
     settings = config if config is not None else RunConfig()
-    folder = Path(output)
+    folder = local_folder(output, settings)
     reports = []
     with (
-        open_batch(settings, [str(path) for path in given], folder, fresh=fresh) as (images, site, address),
+        open_batch(settings, [str(path) for path in given], output, fresh=fresh) as (images, site, address),
         connect(address) as executor,
     ):
         for image in images:
             reports.append(attempt(settings, image, folder, site.intent, executor, fresh=fresh))
             write_summary(folder, reports)
         reports = finish_plates(images, reports, folder, settings)
-        write_summary(folder, reports)
+        send_summary(write_summary(folder, reports), output)
     return reports
 
 
@@ -227,6 +232,11 @@ def write_summary(output: Path, reports: Sequence[ImageReport]) -> Path:
     return path
 
 
+def _is_left(place: str) -> bool:
+    """Say whether an input or a result is still there; of what is not on a disk, nobody asks."""
+    return is_url(place) or os.path.lexists(place)
+
+
 def _noted_of_others(path: Path, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Give the entries of a summary that other runs have made, as far as they still hold."""
     try:
@@ -238,7 +248,7 @@ def _noted_of_others(path: Path, entries: list[dict[str, Any]]) -> list[dict[str
         return [
             entry for entry in others
             if entry["input"] not in inputs and entry["result"] not in results
-            and (os.path.lexists(entry["input"]) or (entry["result"] and os.path.lexists(entry["result"])))
+            and (_is_left(entry["input"]) or (entry["result"] and _is_left(entry["result"])))
         ]  # fmt: skip
     except FileNotFoundError:
         return []

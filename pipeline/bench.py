@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from pipeline.models.context import Stitching
     from pipeline.models.network import NetworkFile, NetworkUse
     from pipeline.models.predictor import Predictor
+    from pipeline.models.rescaling import Rescaling
     from pipeline.planning import RunPlan
+    from pipeline.remote.paths import AnyPath
 
 __all__ = ["OPENING", "Bench", "Unseen", "bench_for", "opened_once"]
 
@@ -83,7 +85,7 @@ class Bench:
         self._cores: dict[int, NDArray[np.uint8]] = {}
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> AnyPath:
         """Where the result's arrays lie."""
         return self.plan.partial
 
@@ -110,7 +112,7 @@ class Bench:
         assert not isinstance(plan.network, DetectorFunction)  # plans for functions never get here
         loading = _Loading(
             plan.model, plan.weights_sha256, plan.network, plan.factory, plan.trust_model_code, plan.use,
-            plan.stitching, exchangeable(plan.footprint), plan.code_sha256,
+            plan.stitching, exchangeable(plan.footprint), plan.code_sha256, plan.rescaling,
         )  # fmt: skip
         with OPENING:
             return _predictor(loading, _device(plan.device), plan.precision)
@@ -273,6 +275,7 @@ class _Loading:
     stitching: Stitching | None
     exchange: bool
     code: str | None
+    rescaling: Rescaling | None
 
     def __hash__(self) -> int:
         # A network's arguments may be lists, which have no hash.
@@ -293,4 +296,4 @@ def _predictor(loading: _Loading, device: str, precision: Any) -> Predictor:  # 
         raise ModelError(f"{loading.factory or loading.model}: the code of the network has changed since the run was "
                          "planned; run again")  # fmt: skip
     averaged = symmetries(loaded.card.dims, exchange=loading.exchange) if loading.use.tta else ()
-    return Predictor(loaded, device, precision, loading.stitching, averaged)
+    return Predictor(loaded, device, precision, loading.stitching, averaged, loading.rescaling)

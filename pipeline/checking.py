@@ -28,6 +28,8 @@ def check_settings(config: RunConfig) -> None:
         If there is no such model, it cannot be loaded, or its network does not give its own test output.
     """
     if check_detector(config):
+        if config.rescale != "off":
+            raise ConfigError("rescale: is for networks; a function sees the image as it is; leave it out")
         return
     facts = learn_facts(config.model, factory=config.factory, trust=config.trust_model_code, use=config.network_use)
     card = facts.card

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError, PlanError
+from pipeline.measure.units import in_one_unit
+from pipeline.models.rescaling import ALIKE, choose_ratio
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -12,8 +14,10 @@ if TYPE_CHECKING:
     from pipeline.images.source import ImageInfo
     from pipeline.models.architecture import Precision
     from pipeline.models.card import ModelCard
+    from pipeline.models.facts import ModelFacts
+    from pipeline.models.rescaling import Ratio
 
-__all__ = ["choose_channels", "choose_classes", "choose_precision", "choose_skipping", "count_channels"]
+__all__ = ["choose_channels", "choose_classes", "choose_precision", "choose_rescaling", "choose_skipping", "count_channels"]
 
 _LISTED = 16
 """Channels that a message lists at most."""
@@ -122,3 +126,51 @@ def choose_classes(config: RunConfig, card: ModelCard | DetectorCard) -> tuple[i
                 f"instances.classes: the model {card.name!r} has no class {name!r}; it has {', '.join(card.classes)}"
             )
     return tuple(card.classes.index(name) for name in wanted)
+
+
+def choose_rescaling(config: RunConfig, info: ImageInfo, facts: ModelFacts) -> tuple[tuple[Ratio, ...] | None, str]:
+    """Compare the image's pixel size with that of the model's training, and choose how the one becomes the other.
+
+    Returns
+    -------
+    ratios : tuple of Ratio or None
+        Pixels of the network, and of the image, on one length, along the spatial axes; None where nothing is resampled.
+    note : str
+        What the user should know; empty for nothing.
+
+    Raises
+    ------
+    PlanError
+        If it shall be done and cannot: one of the sizes is not known, or they are too far from each other.
+    """
+    card, automatic = facts.card, config.rescale == "auto"
+    if card.pixel_size is None:
+        if automatic:
+            raise PlanError(
+                f"rescale: the card of the model {card.name!r} does not say at which pixel size it was trained; add "
+                "pixel_size and pixel_size_unit to it, or leave out --rescale"
+            )
+        return None, ""
+    first = -len(card.pixel_size)
+    factors = []
+    for size, unit, wanted in zip(info.pixel_size[first:], info.units[first:], card.pixel_size, strict=True):
+        (here, there), _, known = in_one_unit((size, wanted), (0.0, 0.0), (unit, card.pixel_size_unit))
+        if known is None:
+            if automatic:
+                raise PlanError(
+                    f"{info.path}: rescale: its pixel size is not known ({size:g} {unit or 'without a unit'}, the "
+                    f"model's is {wanted:g} {card.pixel_size_unit}); write it into the file, or leave out --rescale"
+                )
+            return None, ""
+        factors.append(here / there)
+    strides = facts.context.stride or (1,) * len(factors)
+    told = " x ".join(f"{factor:.3g}" for factor in factors)
+    if automatic:
+        ratios = tuple(choose_ratio(factor, stride) for factor, stride in zip(factors, strides, strict=True))
+        return (None, "") if set(ratios) == {(1, 1)} else (ratios, "")
+    if all(1 / ALIKE <= factor <= ALIKE for factor in factors):
+        return None, ""
+    return None, (
+        f"{info.path}: its pixels are {told} times as large as those that the model {card.name!r} was trained at; "
+        "--rescale auto runs the network at that size"
+    )

@@ -125,6 +125,11 @@ class OutputConfig(Settings):
         description="Whether labels and tables become part of the OME-Zarr that they are made of; the output folder "
         "holds what is unfinished, and the summaries.",
     )
+    staging: str | None = Field(
+        default=None,
+        description="Folder on a disk in which results for an object store are made before they are sent; null takes "
+        "seamfree-staging where the run is started.",
+    )
     missing_fields: Literal["refuse", "leave_out"] = Field(
         default="refuse",
         description="Of a plate with fields that cannot be segmented: refuse keeps it unfinished, with what is done; "
@@ -268,6 +273,11 @@ class RunConfig(Settings):
         default="network",
         description="For a network whose output is coarser than the image: network leaves it so, image computes it at "
         "each of the image's pixels, by shift-and-stitch.",
+    )
+    rescale: Literal["off", "auto"] = Field(
+        default="off",
+        description="Where a model's card says at which pixel size it was trained: auto runs it at that size, and "
+        "gives labels of the image's own pixels; off tells by how much the image's differ.",
     )
     tta: Flag = Field(
         default=False, description="Average the scores over mirrored and transposed windows: 8 passes in 2-D."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.remote.paths import is_url
 from pipeline.stores.metadata import (
     Space,
     group_file,
@@ -51,9 +52,9 @@ def describe(plan: RunPlan, intensity: list[dict[str, Any]]) -> None:
     source: str | None = "../../"
     if not plan.copy_image and not plan.in_place:
         # Validators follow the path, so it leads to one of this version or nowhere; the provenance names each input.
-        elsewhere = Path(info.path).absolute()
-        alike = (elsewhere / group_file(plan.ome_zarr)).is_file()
-        source = relative_source(Path(plan.output), elsewhere) if alike else None
+        elsewhere = None if plan.destination or is_url(info.path) else Path(info.path).absolute()
+        alike = elsewhere is not None and (elsewhere / group_file(plan.ome_zarr)).is_file()
+        source = relative_source(Path(plan.output), elsewhere) if elsewhere is not None and alike else None
     names = []
     for pyramid in plan.pyramids:
         group, levels = plan.partial / pyramid.path, len(pyramid.levels)

@@ -10,11 +10,13 @@ import zarr
 from pipeline.errors import ImageError, StoreError
 from pipeline.images.zarrs import ZarrSource
 from pipeline.inputs import Segmented, open_input
+from pipeline.remote.zarr_stores import readable
 from pipeline.stores.metadata import Space, ome_of
 from pipeline.stores.ome_tiff import TiffImage, write_ome_tiff
 from pipeline.stores.replacing import replacing
 
 if TYPE_CHECKING:
+    from pipeline.remote.paths import AnyPath
     from pipeline.results import Result
 
 __all__ = ["write_result_as_tiff"]
@@ -67,7 +69,7 @@ def write_result_as_tiff(result: Result, path: str | Path) -> list[str]:
     return ["image", *(image.name for image in images[1:])] if found else [image.name for image in images]
 
 
-def _image_of(result: Result) -> tuple[Path, list[zarr.Array[Any]]] | None:
+def _image_of(result: Result) -> tuple[AnyPath, list[zarr.Array[Any]]] | None:
     """Find the image's pyramid: the result's own, or that of an OME-Zarr that it was made of."""
     if result.image:
         return result.path, result.image
@@ -81,7 +83,9 @@ def _image_of(result: Result) -> tuple[Path, list[zarr.Array[Any]]] | None:
     try:
         assert isinstance(first, ZarrSource)
         group = first.group
-        return None if group is None else (group, [zarr.open_array(group / level, mode="r") for level in first.levels])
+        if group is None:
+            return None
+        return group, [zarr.open_array(readable(group / level), mode="r") for level in first.levels]
     finally:
         for source in (first, *coarser):
             source.close()
@@ -97,7 +101,7 @@ def _flat_levels(levels: list[zarr.Array[Any]]) -> list[zarr.Array[Any]]:
     return kept
 
 
-def _space_of(group: Path) -> Space:
+def _space_of(group: AnyPath) -> Space:
     """Read where the pixels of a pyramid's finest level lie.
 
     Raises
@@ -106,7 +110,7 @@ def _space_of(group: Path) -> Space:
         If the metadata do not say so.
     """
     try:
-        multiscale = ome_of(zarr.open_group(group, mode="r"))["multiscales"][0]
+        multiscale = ome_of(zarr.open_group(readable(group), mode="r"))["multiscales"][0]
         axes = multiscale["axes"]
         scale, translation = [1.0] * len(axes), [0.0] * len(axes)
         finest, whole = multiscale["datasets"][0], multiscale.get("coordinateTransformations") or []

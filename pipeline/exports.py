@@ -13,6 +13,7 @@ import zarr
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.measure.outlines import outline
+from pipeline.remote.zarr_stores import readable
 from pipeline.stores.replacing import replacing
 from pipeline.stores.tables import TABLE, open_table
 
@@ -54,7 +55,7 @@ def to_anndata(result: Result) -> anndata.AnnData:
         import pandas as pd
     except ImportError as error:
         raise ConfigError("anndata is not installed; install it with: pip install 'seamfree[anndata]'") from error
-    described: Any = zarr.open_group(result.path / TABLE, mode="r").attrs.asdict()
+    described: Any = zarr.open_group(readable(result.path / TABLE), mode="r").attrs.asdict()
     measured = table[list(described["measurement_columns"])]
     names = table.index.astype(str)
     centres = [name for name in table.columns if name.startswith("centroid_physical-")][::-1]
@@ -136,7 +137,7 @@ def write_geojson(result: Result, path: str | Path) -> int:
 
 def _features(result: Result) -> Iterator[dict[str, Any]]:
     """Give all objects as GeoJSON features, by label."""
-    described: Any = zarr.open_group(result.path / TABLE, mode="r").attrs.asdict()
+    described: Any = zarr.open_group(readable(result.path / TABLE), mode="r").attrs.asdict()
     wanted = [name for name in described["measurement_columns"] if not name.startswith("bbox")]
     digest = result.provenance["digest"]
     with open_table(result.path) as file:

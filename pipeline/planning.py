@@ -26,6 +26,7 @@ from pipeline.models.context import Stitching, tiling_footprint
 from pipeline.models.facts import ModelFacts
 from pipeline.models.library import bundled_models
 from pipeline.models.network import NetworkFile, NetworkUse
+from pipeline.models.rescaling import Rescaling
 from pipeline.pyramids import Pyramid, coarse_shape, plain_grid
 from pipeline.stores.arrays import ArraySpec
 from pipeline.stores.levels import level_shapes
@@ -61,6 +62,8 @@ class RunPlan(BaseModel):
     """Whether labels and table become part of the image that they are made of."""
     staging: str | None = None
     """In place: what the result would be called under the output folder, where it lies until it is complete."""
+    destination: str | None = None
+    """URL of the published result where it goes to an object store; it is made on a disk, and sent from there."""
     source: ImageInfo
     content_sha256: str | None = None
     """Of all bytes that the image is read from, where it shall be known again by them."""
@@ -74,6 +77,8 @@ class RunPlan(BaseModel):
     use: NetworkUse = NetworkUse()
     """What is made of the network beside running it as it is."""
     stitching: Stitching | None = None
+    rescaling: Rescaling | None = None
+    """How the network is run at another pixel size than the image's; everything else is in the image's pixels."""
     weights_sha256: str
     code_sha256: str | None = None
     """Of code of the user's that makes the network, where there is such."""
@@ -264,8 +269,8 @@ class RunPlan(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that the result's bytes depend on, as JSON: work of equal identity may be gone on with."""
-        beside = {"name", "output", "staging", "model", "window_bytes", "trust_model_code", "audit_windows", "report",
-                  "tiling",
+        beside = {"name", "output", "staging", "destination", "model", "window_bytes", "trust_model_code",
+                  "audit_windows", "report", "tiling",
                   "precision_tolerance", "precision_measured"}  # fmt: skip
         facts = self.model_dump(mode="json", exclude=beside)
         if self.content_sha256 is not None:
@@ -376,17 +381,24 @@ def make_plan(
     region = sizing.reading_region(info.shape, info.block, image_shard)
     sizing.check_region(info.path, region, info.block, info.itemsize, budget)
     copy_image = config.output.image == "copy" or (config.output.image == "auto" and info.kind != "ome-zarr")
+    # Sizes on the card are in pixels of the network.
+    rescaling = facts.context.rescaling
+    ratios = None if rescaling is None else rescaling.ratios
+    finer = [image / network for network, image in ratios or ()]
     method = config.instances.method or card.instances.method
     # What is asked for as components is every component.
-    recommended = 0 if config.instances.method == "components" else card.instances.minimum_size
+    recommended = 0 if config.instances.method == "components" else round(card.instances.minimum_size * prod(finer))
     minimum_size = config.instances.minimum_size if config.instances.minimum_size is not None else recommended
-    depth = config.instances.depth if config.instances.depth is not None else card.instances.depth
+    depth = (
+        config.instances.depth if config.instances.depth is not None else card.instances.depth * min(finer, default=1)
+    )
     return RunPlan.model_validate(
         {
             "name": image.name,
             "output": str(image.result_in(output) if target is None else target.group),
             "in_place": target is not None,
             "staging": None if target is None else str(image.staging_in(output)),
+            "destination": image.destination or None,
             "source": info,
             "content_sha256": content_sha256,
             "series": config.series,
@@ -394,8 +406,9 @@ def make_plan(
             "factory": config.factory,
             "trust_model_code": config.trust_model_code,
             "network": card.design,
-            "use": config.network_use,
+            "use": config.network_use.model_copy(update={"rescale": ratios}),
             "stitching": facts.context.stitching,
+            "rescaling": facts.context.rescaling,
             "weights_sha256": card.weights.sha256,
             "code_sha256": facts.code_sha256 if isinstance(facts, ModelFacts) else None,
             "channels": channels,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.errors import SeamfreeError, StoreError
 from pipeline.identity import differences
 from pipeline.images.plates import PlateField, PlateLayout, read_plate
+from pipeline.remote.paths import to_path
 from pipeline.report.writing import drop_reports, reports_of
 from pipeline.run import SETTINGS, ImageReport
 from pipeline.stores.hold import EXPIRY, hold
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from pipeline.config import RunConfig
     from pipeline.images.discover import InputImage
+    from pipeline.remote.paths import AnyPath
 
 __all__ = ["finish_plates", "hold_plates"]
 
@@ -94,9 +96,9 @@ def _take(plate: str, output: Path, held: ExitStack, *, fresh: bool) -> str:
     return chosen.relative_to(output).as_posix()
 
 
-def _source_of(field: InputImage) -> Path:
+def _source_of(field: InputImage) -> AnyPath:
     """Give the plate that a field lies in."""
-    return Path(field.path.removesuffix(field.name.removeprefix(field.plate)))
+    return to_path(field.path.removesuffix(field.name.removeprefix(field.plate)))
 
 
 def finish_plates(
@@ -142,9 +144,12 @@ def finish_plates(
 class _Making:
     """One plate whose fields have been attempted."""
 
-    def __init__(self, plate: str, source: Path, reports: list[ImageReport], output: Path, config: RunConfig) -> None:
+    def __init__(
+        self, plate: str, source: AnyPath, reports: list[ImageReport], output: Path, config: RunConfig
+    ) -> None:
         self.plate, self.source, self.reports, self.output, self.config = plate, source, reports, output, config
-        self.final, self.partial = (source, source) if config.output.in_place else _folders(output, plate)
+        in_place = config.output.in_place and isinstance(source, Path)
+        self.final, self.partial = (Path(str(source)),) * 2 if in_place else _folders(output, plate)
         self.layout: PlateLayout = read_plate(source)
         self.done = {report.name.removeprefix(f"{plate}/"): report for report in reports if report.result is not None}
 
@@ -170,7 +175,7 @@ class _Making:
             return [*reports, replace(report, status="failed", result=None, reason=reason)]
         if self.config.output.in_place:
             with hold(self.final, patience=EXPIRY):
-                write_provenance(self.source, self._facts(fields, missing))
+                write_provenance(self.final, self._facts(fields, missing))
             _clear(self.output / f"{self.plate}.in-place")
         elif any(Path(str(each.result)).is_relative_to(self.partial.absolute()) for each in self.done.values()):
             self._publish(fields, missing)

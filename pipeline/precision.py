@@ -16,6 +16,7 @@ from pipeline.bench import Bench, opened_once
 from pipeline.errors import ModelError, StoreError
 from pipeline.jobs import read_scaled
 from pipeline.planning import RunPlan
+from pipeline.remote.paths import to_path
 from pipeline.scaling import scale_by_own
 from pipeline.stores.publish import read_provenance
 
@@ -111,7 +112,7 @@ def _noted(path: Path) -> Record:
 
 def _published(plan: RunPlan) -> Record:
     try:
-        return read_provenance(Path(plan.output))
+        return read_provenance(to_path(plan.destination or plan.output))
     except StoreError:
         return {}
 

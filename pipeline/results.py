@@ -11,10 +11,10 @@ import zarr
 
 from pipeline.errors import ConfigError, ImageError, StoreError
 from pipeline.printing import short
-from pipeline.stores.metadata import ome_of
+from pipeline.remote.paths import RemotePath, to_path
 from pipeline.stores.publish import PROVENANCE, read_provenance
 from pipeline.stores.tables import open_table, read_table
-from pipeline.views import as_dask, as_xarray, input_as_dask, input_as_xarray
+from pipeline.views import as_dask, as_xarray, input_as_dask, input_as_xarray, levels_below, levels_of_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import xarray
 
     from pipeline.inputs import InputArray
+    from pipeline.remote.paths import AnyPath
 
 __all__ = ["FieldResult", "PlateResult", "Result", "check_result", "open_result"]
 
@@ -36,7 +37,7 @@ class Result:
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         Its folder.
     provenance : dict
         How it came about.
@@ -45,7 +46,7 @@ class Result:
         image, `dask` and `xarray` give the input itself.
     """
 
-    path: Path
+    path: AnyPath
     provenance: dict[str, Any]
     image: list[zarr.Array[Any]] = field(default_factory=list)
     semantic: list[zarr.Array[Any]] = field(default_factory=list)
@@ -241,7 +242,7 @@ class FieldResult:
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         Its folder, which is a result of its own.
     row, column : str
         Of its well.
@@ -251,7 +252,7 @@ class FieldResult:
         In which acquisition it was taken.
     """
 
-    path: Path
+    path: AnyPath
     row: str
     column: str
     name: str
@@ -281,7 +282,7 @@ class PlateResult(Result):
     fields: tuple[FieldResult, ...] = ()
 
     @classmethod
-    def of(cls, folder: Path, provenance: dict[str, Any]) -> PlateResult:
+    def of(cls, folder: AnyPath, provenance: dict[str, Any]) -> PlateResult:
         """Open a plate whose provenance is known.
 
         Raises
@@ -370,25 +371,7 @@ class PlateResult(Result):
         raise StoreError(f"{self.path}: this is a plate; take the result of a field, such as {self.fields[0].path}")
 
 
-def _levels(folder: Path) -> list[zarr.Array[Any]]:
-    found: list[zarr.Array[Any]] = []
-    while any((folder / str(len(found)) / name).exists() for name in ("zarr.json", ".zarray")):
-        found.append(zarr.open_array(folder / str(len(found)), mode="r"))
-    return found
-
-
-def _levels_of_image(folder: Path) -> list[zarr.Array[Any]]:
-    """Open the levels of an image that labels were added to, whatever they are called."""
-    try:
-        paths = [
-            str(level["path"]) for level in ome_of(zarr.open_group(folder, mode="r"))["multiscales"][0]["datasets"]
-        ]
-        return [zarr.open_array(folder / path, mode="r") for path in paths]
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise StoreError(f"{folder}: its image cannot be read ({type(error).__name__}: {error})") from error
-
-
-def check_result(path: str | Path) -> Path:
+def check_result(path: str | AnyPath) -> AnyPath:
     """Refuse what is no finished result, and say where there are some.
 
     Parameters
@@ -401,7 +384,7 @@ def check_result(path: str | Path) -> Path:
     ConfigError
         If it is none.
     """
-    folder = Path(path)
+    folder = to_path(path)
     try:
         is_result, is_there = (folder / PROVENANCE).exists(), folder.exists()
     except OSError as error:
@@ -412,18 +395,20 @@ def check_result(path: str | Path) -> Path:
         raise ConfigError(f"{folder}: no such folder; the folder NAME.ome.zarr of a result is wanted")
     if folder.name.endswith(".partial"):
         raise ConfigError(f"{folder}: this result is unfinished; the same seamfree run as before goes on with it")
+    if isinstance(folder, RemotePath):
+        raise ConfigError(f"{folder}: not a result of seamfree (no {PROVENANCE} in it), or not whole yet")
     inside = sorted(found.parent for found in folder.glob(f"**/*.ome.zarr/{PROVENANCE}"))
     hint = f"; there are {len(inside)} in it, such as {inside[0]}" if inside else ""
     raise ConfigError(f"{folder}: not a result of seamfree (no {PROVENANCE} in it){hint}")
 
 
-def open_result(path: str | Path) -> Result:
+def open_result(path: str | AnyPath) -> Result:
     """Open a finished result.
 
     Parameters
     ----------
-    path : str or Path
-        Folder ``NAME.ome.zarr``.
+    path : str, Path or RemotePath
+        Folder ``NAME.ome.zarr``, or its URL: ``s3://``, ``gs://`` or ``https://``.
 
     Returns
     -------
@@ -435,15 +420,15 @@ def open_result(path: str | Path) -> Result:
     StoreError
         If it is no result of seamfree.
     """
-    folder = Path(path)
+    folder = to_path(path)
     provenance = read_provenance(folder)
     if "fields" in provenance:
         return PlateResult.of(folder, provenance)
     return Result(
         folder,
         provenance,
-        _levels_of_image(folder) if provenance.get("in_place") else _levels(folder),
-        _levels(folder / "labels" / "semantic"),
-        _levels(folder / "labels" / "instances"),
-        _levels(folder / "probabilities"),
+        levels_of_image(folder) if provenance.get("in_place") else levels_below(folder),
+        levels_below(folder / "labels" / "semantic"),
+        levels_below(folder / "labels" / "instances"),
+        levels_below(folder / "probabilities"),
     )

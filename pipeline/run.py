@@ -14,6 +14,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.calibration import known_rates
+from pipeline.choices import choose_rescaling
+from pipeline.destination import prepare_destination, sent_destination, set_aside, stages_left
 from pipeline.detect import check_detector, learn_detector
 from pipeline.errors import PlanError, StoreError
 from pipeline.identity import differences
@@ -24,6 +26,7 @@ from pipeline.images.zarrs import ZarrSource
 from pipeline.models.facts import learn_facts
 from pipeline.package_check import check_pixels
 from pipeline.planning import Intent, RunPlan, Target, make_plan
+from pipeline.remote.paths import RemotePath, to_path
 from pipeline.report.writing import report_beside, report_path
 from pipeline.stages import discard, run_stage, stage_names
 from pipeline.stores.hold import hold
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from pipeline.images.discover import InputImage
     from pipeline.images.source import ImageSource
     from pipeline.models.facts import ModelFacts
+    from pipeline.models.network import NetworkUse
+    from pipeline.remote.paths import AnyPath
 
 __all__ = ["SETTINGS", "ImageReport", "claim", "finished", "prepare", "prepare_anew", "run_image"]
 
@@ -99,15 +104,20 @@ def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent) 
     if image.refused:
         raise StoreError(image.refused)
     if not check_detector(config):
-        model = learn_facts(config.model, factory=config.factory, trust=config.trust_model_code, use=config.network_use)
-    source = open_image(Path(image.path).absolute(), config.series)
+        model = _learn(config, config.network_use)
+    source = open_image(to_path(image.path).absolute(), config.series)
     try:
         facts: ModelFacts | DetectorFacts
         if model is None:
             facts = learn_detector(config, source.info)
         else:
-            facts = model
             check_pixels(model.card, source.info)
+            ratios, told = choose_rescaling(config, source.info, model)
+            if told:
+                log.warning("%s", told)
+            facts = (
+                model if ratios is None else _learn(config, config.network_use.model_copy(update={"rescale": ratios}))
+            )
         for note in source.notes:
             log.warning("%s", note)
         content = content_sha256(source) if config.identify == "content" else None
@@ -119,6 +129,10 @@ def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent) 
         return made
     finally:
         source.close()
+
+
+def _learn(config: RunConfig, use: NetworkUse) -> ModelFacts:
+    return learn_facts(config.model, factory=config.factory, trust=config.trust_model_code, use=use)
 
 
 def _find_target(source: ImageSource, config: RunConfig) -> Target:
@@ -134,6 +148,8 @@ def _find_target(source: ImageSource, config: RunConfig) -> Target:
         raise PlanError(f"{path}: --in-place is for OME-Zarr, this is {source.info.kind}; leave it out")
     if config.output.probabilities != "none":
         raise PlanError(f"{path}: --in-place adds labels and tables, and no probabilities; leave one of them out")
+    if isinstance(source.group, RemotePath):
+        raise PlanError(f"{path}: --in-place writes beside pixels on a disk, and these are elsewhere; leave it out")
     version: Literal["0.4", "0.5"] = "0.5" if (source.group / "zarr.json").is_file() else "0.4"
     return Target(str(source.group.absolute()), version, len(source.levels))
 
@@ -180,24 +196,39 @@ def claim(plan: RunPlan, *, fresh: bool, renew: bool = False) -> Iterator[str | 
             refuse_taken_names(final, plan.parts)
         else:
             recover(plan.partial, final, plan.work.name)
+        prepare_destination(plan, fresh=fresh)
         reason = None
         if fresh:
             discard(plan)
-        elif (final / PROVENANCE).exists():
-            provenance = read_provenance(final)
-            other = _other_image(plan, provenance)
+        elif (found := _finished_result(plan)) is not None:
+            provenance = read_provenance(found)
+            other = _other_image(plan, provenance, found)
             settings = _other_settings(plan, provenance)
             if not renew and other:
                 raise PlanError(other)
             if not (renew and (other or settings)):
                 reason = settings or "there is a finished result; use --fresh to make it again"
-            if damage := noted_damage(final):
+            if damage := noted_damage(found):
                 log.warning("%s: the finished result is damaged and made again: %s", plan.name, ", ".join(damage))
                 reason = None
-            elif not report_path(plan.held).exists():
+            elif plan.destination is None and not report_path(plan.held).exists():
                 # A run was killed after it had published the result.
                 report_beside(plan)
         yield reason
+
+
+def _finished_result(plan: RunPlan) -> AnyPath | None:
+    """Find the finished result: where it goes to an object store, there; what waits to be sent is no result yet."""
+    final = Path(plan.output)
+    made = (final / PROVENANCE).exists()
+    if plan.destination is None:
+        return final if made else None
+    sent = sent_destination(plan)
+    if made:
+        provenance = read_provenance(final)
+        if sent is not None or _other_image(plan, provenance, final) or _other_settings(plan, provenance):
+            set_aside(plan)
+    return sent
 
 
 _INPUT = ("shape", "dtype", "size_bytes", "modified_ns")
@@ -208,7 +239,7 @@ SETTINGS = ("series", "network", "use", "weights_sha256", "channels", "instances
 """Fields of a plan that stand for what the user chose, and not for the image."""
 
 
-def _other_image(plan: RunPlan, provenance: dict[str, Any]) -> str | None:
+def _other_image(plan: RunPlan, provenance: dict[str, Any], result: AnyPath) -> str | None:
     """Say that a finished result is of another image than the plan's, None if it is not."""
     held, wanted = provenance.get("plan", {}), plan.identity
     known_by = {"source": {name: wanted["source"][name] for name in _INPUT if name in wanted["source"]}}
@@ -218,7 +249,7 @@ def _other_image(plan: RunPlan, provenance: dict[str, Any]) -> str | None:
     if not changed:
         return None
     return (
-        f"{plan.output}: there is a finished result of another image, {held.get('source', {}).get('path')}, or the "
+        f"{result}: there is a finished result of another image, {held.get('source', {}).get('path')}, or the "
         f"image has changed since: {', '.join(changed)}; --fresh replaces it, another -o keeps both"
     )
 
@@ -255,7 +286,7 @@ def run_image(plan: RunPlan, executor: Executor) -> ImageReport:
     """
     began = perf_counter()
     facts: dict[str, Any] = {}
-    for name in stage_names(plan):
+    for name in stages_left(plan, stage_names(plan)):
         facts = run_stage(name, plan, executor)
     return finished(plan, facts, perf_counter() - began)
 
@@ -264,5 +295,6 @@ def finished(plan: RunPlan, facts: dict[str, Any], seconds: float) -> ImageRepor
     """Report on an image that is done, from what its last stage has told."""
     notes = [note for note in (plan.seams, facts.get("skipped")) if note is not None]
     return ImageReport(
-        plan.name, plan.source.path, "done", plan.output, None, facts["objects"], round(seconds, 3), tuple(notes)
-    )
+        plan.name, plan.source.path, "done", plan.destination or plan.output, None, facts["objects"], round(seconds, 3),
+        tuple(notes),
+    )  # fmt: skip

@@ -21,6 +21,7 @@ import numpy as np
 from pipeline import jobs, measure_jobs, object_jobs, overlap_jobs, skip_jobs
 from pipeline.audit import audit_result, describe_faults, noted_lists
 from pipeline.describe import describe
+from pipeline.destination import send_result
 from pipeline.engine.ledger import Ledger
 from pipeline.errors import AuditError, ImageError, StoreError, TileError
 from pipeline.images.intensity import wanted_percentiles
@@ -29,6 +30,7 @@ from pipeline.images.statistics import Counts, Search
 from pipeline.job_places import where_is_job
 from pipeline.notes import save_facts
 from pipeline.progress import JobDone, StageStarted, tell
+from pipeline.remote.paths import to_path
 from pipeline.report.writing import drop_report, report_beside
 from pipeline.resume import check_written, ledger_path, trusted, why_not_resumed, witnessed
 from pipeline.room import check_room
@@ -63,7 +65,8 @@ def stage_names(plan: RunPlan) -> tuple[str, ...]:
         objects += ("measure",) if plan.table else ()
     skip = ("skipped",) if plan.skip_below is not None else ()
     audit = ("audit",) if plan.audit_windows else ()
-    return ("create", "read", "statistics", "check", "segment", *skip, *objects, "pyramids", *audit, "publish")
+    sending = ("send",) if plan.destination is not None else ()
+    return ("create", "read", "statistics", "check", "segment", *skip, *objects, "pyramids", *audit, "publish", *sending)
 
 
 def discard(plan: RunPlan) -> None:
@@ -328,7 +331,8 @@ def _unchanged(plan: RunPlan) -> None:
 
 def _is_there(path: str) -> bool:
     try:
-        Path(path).stat()
+        if not to_path(path).exists():
+            return False
     except OSError:
         return False
     return True
@@ -344,7 +348,7 @@ def _publish(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
         crossed = ledger.done("cross").get(0, {})
         checked = ledger.done("check").get(0)
         tiles = sum_up_times(plan, ledger.marks("segment"))
-        stages = {stage: record.get("seconds") for stage in stage_names(plan)[:-1]
+        stages = {stage: record.get("seconds") for stage in stage_names(plan)
                   for record in ledger.done(f"stage {stage}").values()}  # fmt: skip
         parts = sorted([*plan.array_specs, *([TABLE] if plan.table else [])])
         checksums = {path: fold(check_written(plan, ledger, path)) for path in parts}
@@ -355,7 +359,7 @@ def _publish(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
         "input": plan.source.path,
         "in_place": plan.in_place,
         "digest": plan.digest,
-        "plan": plan.model_dump(mode="json", exclude={"output", "staging", "tiling"}),
+        "plan": plan.model_dump(mode="json", exclude={"output", "staging", "destination", "tiling"}),
         "intensity": intensity,
         "self_check": checked if checked is not None else {"not_made": why_unchecked(plan)},
         "objects": numbered.get("objects"),
@@ -379,9 +383,18 @@ def _publish(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
     else:
         publish(plan.partial, Path(plan.output), replace=True, notes=plan.work.name)
     report_beside(plan)
-    return {"objects": numbered.get("objects")} | (
-        {"skipped": skip_jobs.describe_skipped(skipped)} if skipped is not None else {}
-    )
+    return _told(provenance)
+
+
+def _send(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
+    return _told(send_result(plan))
+
+
+def _told(provenance: dict[str, Any]) -> dict[str, Any]:
+    """Give what the user is told of a result."""
+    skipped = provenance["skipped"]
+    told = {} if skipped is None else {"skipped": skip_jobs.describe_skipped(skipped)}
+    return {"objects": provenance["objects"]} | told
 
 
 _STAGES: dict[str, Callable[[RunPlan, Executor], dict[str, Any]]] = {
@@ -404,6 +417,7 @@ _STAGES: dict[str, Callable[[RunPlan, Executor], dict[str, Any]]] = {
     "pyramids": _pyramids,
     "audit": _audit,
     "publish": _publish,
+    "send": _send,
 }
 
 
@@ -435,7 +449,7 @@ def run_stage(name: str, plan: RunPlan, executor: Executor) -> dict[str, Any]:
         raise
     seconds = round(perf_counter() - began, 3)
     log.info("%s: %s took %.1f s", plan.name, name, seconds)
-    if name != "publish":
+    if name not in ("publish", "send"):
         with Ledger(ledger_path(plan), plan.digest) as ledger:
             ledger.mark(f"stage {name}", 0, {"seconds": seconds})
     return facts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import zarr
@@ -13,6 +13,8 @@ from ome_zarr_models import open_ome_zarr
 from pydantic import ValidationError
 
 from pipeline.errors import ConfigError, ImageError, ModelError, PlanError, SeamfreeError, StoreError
+from pipeline.remote.paths import to_path
+from pipeline.remote.zarr_stores import readable
 from pipeline.results import PlateResult
 from pipeline.stores.publish import PROVENANCE, checksum, note_damage, noted_damage, read_provenance
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from pipeline.engine.executor import Executor
     from pipeline.planning import RunPlan
+    from pipeline.remote.paths import AnyPath
 
 __all__ = ["Check", "audit_again", "verify"]
 
@@ -48,7 +51,7 @@ class Check:
 
 
 def verify(
-    path: str | Path,
+    path: str | AnyPath,
     *,
     audit: bool = True,
     windows: int | None = None,
@@ -80,12 +83,12 @@ def verify(
     StoreError
         If it is no result of seamfree, or its provenance is damaged.
     """
-    folder = Path(path)
+    folder = to_path(path)
     provenance = read_provenance(folder)
     if "fields" in provenance:
         checks = [_check_metadata(folder, "", "HCS", "metadata of the plate")]
         for field in PlateResult.of(folder, provenance).fields:
-            name = field.path.relative_to(folder).as_posix()
+            name = f"{field.row}/{field.column}/{field.name}"
             for each in verify(field.path, audit=audit, windows=windows, seed=seed, workers=workers):
                 checks.append(replace(each, what=f"{name}: {each.what}"))  # noqa: PERF401 (nested twice)
         return checks
@@ -120,7 +123,7 @@ def verify(
     return checks
 
 
-def _note_damage(folder: Path, what: list[str]) -> list[Check]:
+def _note_damage(folder: AnyPath, what: list[str]) -> list[Check]:
     """Tell the next run of what is damaged, and the user what that run will do."""
     if not what and not noted_damage(folder):
         return []
@@ -133,14 +136,14 @@ def _note_damage(folder: Path, what: list[str]) -> list[Check]:
     )
 
 
-def _check_metadata(folder: Path, group: str, expected: str, what: str = "") -> Check:
+def _check_metadata(folder: AnyPath, group: str, expected: str, what: str = "") -> Check:
     what = what or f"metadata of {group or 'the image'}"
     if not any((folder / group / name).exists() for name in ("zarr.json", ".zgroup")):
         return Check(what, passed=False, detail="there are none")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            found = open_ome_zarr(zarr.open_group(folder / group, mode="r"))
+            found = open_ome_zarr(zarr.open_group(readable(folder / group), mode="r"))
     except Exception as error:  # noqa: BLE001 (on damaged metadata the readers raise what they like)
         return Check(what, passed=False, detail=" ".join(f"{type(error).__name__}: {error}".splitlines()[:1]))
     kind, version = type(found).__name__, found.ome_zarr_version
@@ -150,7 +153,7 @@ def _check_metadata(folder: Path, group: str, expected: str, what: str = "") -> 
 _SEAMS = "seams"
 
 
-def _check_seams(folder: Path, windows: int | None, seed: int, workers: int, function: str | None) -> Check:
+def _check_seams(folder: AnyPath, windows: int | None, seed: int, workers: int, function: str | None) -> Check:
     from pipeline.audit import describe_faults, describe_report
 
     try:
@@ -169,7 +172,7 @@ def _check_seams(folder: Path, windows: int | None, seed: int, workers: int, fun
 
 
 def audit_again(
-    path: str | Path, *, windows: int | None = None, seed: int = 0, workers: int = 1, function: str | None = None
+    path: str | AnyPath, *, windows: int | None = None, seed: int = 0, workers: int = 1, function: str | None = None
 ) -> dict[str, Any]:
     """Audit the seams of a finished result: with its model, and its input where it has no copy of the image.
 
@@ -205,7 +208,7 @@ def audit_again(
     from pipeline.audit import audit_result
     from pipeline.detect import check_same_function
 
-    plan = _plan_of(Path(path).absolute(), windows)
+    plan = _plan_of(to_path(path).absolute(), windows)
     if function is not None:
         check_same_function(plan.network, function, str(path))
     with _open_executor(plan, workers) as executor:
@@ -215,14 +218,14 @@ def audit_again(
             return [found[index] for index in range(total)]
 
         report = audit_result(plan, run, finished=True, seed=seed, ask=function is not None)
-    noted = read_provenance(Path(path)).get("audit") or {}
+    noted = read_provenance(to_path(path)).get("audit") or {}
     if report["windows"] is None and "spots" in (noted.get("seams") or {}) and noted.get("passed") is True:
         # The run has asked the function itself about the objects that end at seams. Checksums say that they still do.
         report |= {"passed": None, "faults": {"total": 0, "listed": []}}
     return report
 
 
-def _plan_of(folder: Path, windows: int | None) -> RunPlan:
+def _plan_of(folder: AnyPath, windows: int | None) -> RunPlan:
     """Give the plan of a result, for the place where it lies now."""
     from pipeline.audit import learn_footprint
     from pipeline.audit_windows import choose_count

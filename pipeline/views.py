@@ -8,17 +8,17 @@ import numpy as np
 import zarr
 
 from pipeline.errors import StoreError
+from pipeline.remote.zarr_stores import readable
 from pipeline.stores.metadata import ome_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import dask.array
     import xarray
 
     from pipeline.inputs import InputArray
+    from pipeline.remote.paths import AnyPath
 
-__all__ = ["as_dask", "as_xarray", "input_as_dask", "input_as_xarray"]
+__all__ = ["as_dask", "as_xarray", "input_as_dask", "input_as_xarray", "levels_below", "levels_of_image"]
 
 
 def as_dask(array: zarr.Array[Any]) -> dask.array.Array:
@@ -29,12 +29,12 @@ def as_dask(array: zarr.Array[Any]) -> dask.array.Array:
     return lazy
 
 
-def as_xarray(group: Path, level: int, array: zarr.Array[Any], names: tuple[str, ...]) -> xarray.DataArray:
+def as_xarray(group: AnyPath, level: int, array: zarr.Array[Any], names: tuple[str, ...]) -> xarray.DataArray:
     """Give an array with the names of its axes, and coordinates from its OME-Zarr metadata.
 
     Parameters
     ----------
-    group : Path
+    group : Path or RemotePath
         Folder of the pyramid's group.
     level : int
         0 for full resolution.
@@ -57,7 +57,7 @@ def as_xarray(group: Path, level: int, array: zarr.Array[Any], names: tuple[str,
     import xarray
 
     try:
-        ome = ome_of(zarr.open_group(group, mode="r"))
+        ome = ome_of(zarr.open_group(readable(group), mode="r"))
         multiscale = ome["multiscales"][0]
         axes = multiscale["axes"]
         found = {
@@ -101,3 +101,23 @@ def input_as_xarray(array: InputArray) -> xarray.DataArray:
         attributes = {"units": info.units[at]} if info.units[at] else {}
         coords[axis.lower()] = (axis.lower(), values, attributes)
     return xarray.DataArray(input_as_dask(array), coords, [axis.lower() for axis in info.axes])
+
+
+def levels_below(folder: AnyPath) -> list[zarr.Array[Any]]:
+    """Open the levels of a pyramid that seamfree has written: 0, 1, ... as far as there are any."""
+    found: list[zarr.Array[Any]] = []
+    while any((folder / str(len(found)) / name).is_file() for name in ("zarr.json", ".zarray")):
+        found.append(zarr.open_array(readable(folder / str(len(found))), mode="r"))
+    return found
+
+
+def levels_of_image(folder: AnyPath) -> list[zarr.Array[Any]]:
+    """Open the levels of an image that labels were added to, whatever they are called."""
+    try:
+        paths = [
+            str(level["path"])
+            for level in ome_of(zarr.open_group(readable(folder), mode="r"))["multiscales"][0]["datasets"]
+        ]
+        return [zarr.open_array(readable(folder / path), mode="r") for path in paths]
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise StoreError(f"{folder}: its image cannot be read ({type(error).__name__}: {error})") from error

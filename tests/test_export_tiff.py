@@ -52,7 +52,7 @@ def xml_of(path: Path) -> str:
 def export(result: Result, path: Path) -> ome_types.OME:
     """Export by the command line, and give the OME-XML, which the schema accepts."""
     done = subprocess.run(
-        [Path(sys.executable).parent / "seamfree", "export", result.path, "--ome-tiff", path],
+        [Path(sys.executable).parent / "seamfree", "export", str(result.path), "--ome-tiff", path],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -73,7 +73,7 @@ def test_a_result_without_a_copy_gives_the_input_itself_while_it_is_the_same(
     if kind == "tiff":
         shutil.copy(result.provenance["plan"]["source"]["path"], path)
     else:
-        shutil.copytree(result.path, path, ignore=shutil.ignore_patterns("labels", "tables", "seamfree.json"))
+        shutil.copytree(str(result.path), path, ignore=shutil.ignore_patterns("labels", "tables", "seamfree.json"))
     settings = {
         "model": result.provenance["plan"]["model"],
         "tile": 32,
@@ -184,7 +184,7 @@ def test_anndata_is_read_as_it_was_given(result: Result, tmp_path: Path) -> None
 
 def test_without_a_table_nothing_is_exported_or_left_behind(result: Result, tmp_path: Path) -> None:
     bare = tmp_path / "bare.ome.zarr"
-    shutil.copytree(result.path, bare, ignore=shutil.ignore_patterns("tables"))
+    shutil.copytree(str(result.path), bare, ignore=shutil.ignore_patterns("tables"))
     wanted = tmp_path / "out"
     wanted.mkdir()
     for write in (open_result(bare).write_geojson, open_result(bare).write_anndata):
@@ -202,7 +202,7 @@ def test_volumes_have_no_outlines(tmp_path: Path) -> None:
 
 
 def test_the_command_exports(result: Result, tmp_path: Path) -> None:
-    command: list[str | Path] = [Path(sys.executable).parent / "seamfree", "export", result.path]
+    command: list[str | Path] = [Path(sys.executable).parent / "seamfree", "export", str(result.path)]
     done = subprocess.run(
         [*command, "--geojson", tmp_path / "a.geojson", "--anndata", tmp_path / "a.h5ad"],
         capture_output=True, text=True, check=False,
@@ -221,7 +221,7 @@ def test_the_examples_of_the_readme_run(result: Result, tmp_path: Path, monkeypa
         if "open_result" in code and "plate" not in code
     ]
     assert examples
-    shutil.copytree(result.path, tmp_path / "results" / "a.ome.zarr")
+    shutil.copytree(str(result.path), tmp_path / "results" / "a.ome.zarr")
     monkeypatch.chdir(tmp_path)
     for code in examples:
         exec(code.replace("level=1", "level=0"), {})

@@ -463,7 +463,7 @@ def test_a_colour_image_is_segmented_by_the_channel_that_is_named(
     alone = open_result(run(tmp_path / "grey.tif", tmp_path / "out"))
     np.testing.assert_array_equal(found.instances[0][:], alone.instances[0][:])
     np.testing.assert_array_equal(found.image[0][:], np.moveaxis(colours, -1, 0))
-    channels = ome(found.path)["omero"]["channels"]
+    channels = ome(Path(str(found.path)))["omero"]["channels"]
     assert [channel["label"] for channel in channels] == ["red", "green", "blue"]
     assert all(check.passed for check in verify(found.path))
 

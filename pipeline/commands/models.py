@@ -29,12 +29,14 @@ def inspect(
     from pipeline.models.context import draw_footprint
     from pipeline.models.facts import learn_facts
     from pipeline.models.library import bundled_models
+    from pipeline.remote.paths import is_url, to_path
 
-    path = Path(subject)
     facts: dict[str, Any]
     known = None
     try:
-        is_a_model, is_there = is_model(subject), path.exists()
+        path = to_path(subject)
+        is_a_model = not is_url(subject) and is_model(subject)
+        is_there = path.exists() or is_url(subject)
     except OSError as error:
         raise ConfigError(f"{short(subject)}: cannot be looked at ({error.strerror or error})") from error
     if is_a_model:

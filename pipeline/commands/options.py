@@ -44,6 +44,9 @@ FullyConvolutional = Annotated[
 Resolution = Annotated[
     Literal["network", "image"] | None, typer.Option(help="Of coarser outputs: as they are, or at each pixel.")
 ]
+Rescale = Annotated[
+    Literal["auto", "off"] | None, typer.Option(help="Run the network at the pixel size that its card names.")
+]
 Tta = Annotated[bool, typer.Option("--tta", help="Average over mirrored and transposed windows.")]
 Instances = Annotated[
     Literal["components", "watershed", "overlap", "none"] | None, typer.Option(help="How objects are told apart.")
@@ -85,6 +88,7 @@ def settings_of(
     fully_convolutional: bool = False,
     resolution: str | None = None,
     tta: bool = False,
+    rescale: str | None = None,
     ome_zarr: str | None = None,
     in_place: bool = False,
 ) -> RunConfig:
@@ -108,6 +112,7 @@ def settings_of(
         "fully_convolutional": fully_convolutional or None,
         "resolution": resolution,
         "tta": tta or None,
+        "rescale": rescale,
     }
     values.update({name: value for name, value in given.items() if value is not None})
     nested: dict[str, dict[str, Any]] = {

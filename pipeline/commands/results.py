@@ -14,7 +14,7 @@ from pipeline.printing import printable
 
 @ending_at_signals()
 def verify(
-    result: Annotated[Path, typer.Argument(metavar="RESULT", help="Folder NAME.ome.zarr.")],
+    result: Annotated[str, typer.Argument(metavar="RESULT", help="Folder NAME.ome.zarr, or its URL.")],
     audit: Annotated[bool, typer.Option(help="Compute windows on seams again, and compare.")] = True,
     windows: Annotated[int | None, typer.Option(min=1, help="How many; as many as for the run by default.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Chooses other windows than the run's own.")] = 0,
@@ -28,24 +28,25 @@ def verify(
     from pipeline.results import check_result, open_result
     from pipeline.verify import verify as check
 
-    checks = check(check_result(result), audit=audit, windows=windows, seed=seed, workers=workers, function=function)
+    place = check_result(result)
+    checks = check(place, audit=audit, windows=windows, seed=seed, workers=workers, function=function)
     for found in checks:
         verdict = ("ok    " if found.passed else "FAILED") if found.made else "not made"
         typer.echo(printable(f"{verdict} {found.what}{': ' if found.detail else ''}{found.detail}"))
     if plot is not None:
         from pipeline.audit_plot import why_no_plot, write_plot
 
-        report = open_result(result).provenance.get("audit", {})
+        report = open_result(place).provenance.get("audit", {})
         why = why_no_plot(report)
         if why is None:
-            write_plot(plot, report, result.name)
+            write_plot(plot, report, place.name)
         typer.echo(f"{'not made' if why else 'written'} plot: {why or plot}")
     if not all(found.passed for found in checks):
         raise typer.Exit(1)
 
 
 def export(
-    result: Annotated[Path, typer.Argument(metavar="RESULT", help="Folder NAME.ome.zarr.")],
+    result: Annotated[str, typer.Argument(metavar="RESULT", help="Folder NAME.ome.zarr, or its URL.")],
     geojson: Annotated[Path | None, typer.Option(help="Outlines and measurements, for QuPath.")] = None,
     anndata: Annotated[Path | None, typer.Option(help="The table of objects as .h5ad, for scverse.")] = None,
     ome_tiff: Annotated[
@@ -67,7 +68,7 @@ def export(
 
 
 def report(
-    result: Annotated[Path, typer.Argument(metavar="RESULT", help="Folder NAME.ome.zarr.")],
+    result: Annotated[str, typer.Argument(metavar="RESULT", help="Folder NAME.ome.zarr, or its URL.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file; NAME.report.html beside the result by default.")
     ] = None,

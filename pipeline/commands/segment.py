@@ -26,6 +26,7 @@ from pipeline.commands.options import (
     OmeZarr,
     Planner,
     Precision,
+    Rescale,
     Resolution,
     Scheduler,
     Series,
@@ -61,7 +62,7 @@ def _orchestrator() -> Callable[..., list[ImageReport]]:
 @ending_at_signals()
 def run(
     inputs: Inputs,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
+    output: Annotated[str, typer.Option("-o", "--output", metavar="FOLDER|URL", help="Folder for the results.")],
     model: Model = None,
     config: Config = None,
     instances: Instances = None,
@@ -85,6 +86,7 @@ def run(
     fully_convolutional: FullyConvolutional = False,
     resolution: Resolution = None,
     tta: Tta = False,
+    rescale: Rescale = None,
     no_image: Annotated[bool, typer.Option("--no-image", help="Leave the image out of the result.")] = False,
     ome_zarr: OmeZarr = None,
     in_place: InPlace = False,
@@ -97,30 +99,33 @@ def run(
         channels=channel, function=function, diameter=diameter, series=series, workers=workers,
         scheduler=scheduler, image=not no_image,
         skip_below=skip_below, factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
-        fully_convolutional=fully_convolutional, resolution=resolution, tta=tta, ome_zarr=ome_zarr, in_place=in_place,
+        fully_convolutional=fully_convolutional, resolution=resolution, tta=tta, rescale=rescale, ome_zarr=ome_zarr,
+        in_place=in_place,
     )  # fmt: skip
     start_early(settings)
     from rich.console import Console
 
     from pipeline.batch import segment, write_summary
+    from pipeline.destination import local_folder, send_summary
     from pipeline.display import report_table, show_progress
     from pipeline.images.discover import discover
     from pipeline.wells import wells_path
 
     console = Console(stderr=True)
+    folder = local_folder(output, settings)
     images = discover(inputs)
     reports: list[ImageReport]
     with show_progress(console, len(images)):
         if direct:
             reports = list(segment(inputs, output, settings, fresh=fresh))
         else:
-            reports = _orchestrator()(inputs=inputs, output=str(output), config=settings, fresh=fresh)
-    summary = write_summary(output, reports)
+            reports = _orchestrator()(inputs=inputs, output=output, config=settings, fresh=fresh)
+    summary = send_summary(write_summary(folder, reports), output)
     # A terminal folds long paths; a file or another program gets them whole.
     terminal = Console(width=None if sys.stdout.isatty() else 10_000)
     terminal.print(report_table(reports))
     _show_wells(
-        terminal, [wells_path(output, plate) for plate in {image.plate: None for image in images if image.plate}]
+        terminal, [wells_path(folder, plate) for plate in {image.plate: None for image in images if image.plate}]
     )
     typer.echo(printable(f"summary: {summary}"))
     if any(report.status == "failed" for report in reports):
@@ -159,6 +164,7 @@ def plan(
     fully_convolutional: FullyConvolutional = False,
     resolution: Resolution = None,
     tta: Tta = False,
+    rescale: Rescale = None,
     as_json: Annotated[bool, typer.Option("--json", help="The whole plans, as JSON.")] = False,
 ) -> None:
     """Say what would be done: tiles, memory, disk. Computes nothing."""
@@ -168,7 +174,7 @@ def plan(
         config, model=model, tile=tile, planner=planner, precision=precision, device=device, channels=channel,
         series=series, workers=workers, instances=instances, function=function, diameter=diameter,
         skip_below=skip_below, factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
-        fully_convolutional=fully_convolutional, resolution=resolution, tta=tta,
+        fully_convolutional=fully_convolutional, resolution=resolution, tta=tta, rescale=rescale,
     )  # fmt: skip
     overviews = make_overviews(inputs, settings)
     if as_json:

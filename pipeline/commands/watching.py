@@ -61,7 +61,10 @@ def watch(
     from pydantic import ValidationError
 
     from pipeline.acquisitions.rules import WatchRules
+    from pipeline.destination import on_a_disk
 
+    on_a_disk(folder)
+    on_a_disk(output)
     settings = settings_of(
         config, model=model, instances=instances, channels=channel, precision=precision, device=device, workers=workers
     )

@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError, ImageError
 from pipeline.images.plates import is_plate, is_zarr, read_plate
+from pipeline.remote.paths import RemotePath, is_url, to_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from pipeline.remote.paths import AnyPath
 
 __all__ = ["InputImage", "check_name", "discover", "images_below", "result_name"]
 
 _SUFFIXES = (
     ".ome.tiff", ".ome.tif", ".ome.btf", ".ome.tf8", ".ome.tf2", ".ome.zarr", ".tiff", ".tif", ".btf", ".tf8", ".tf2",
-    ".zarr",
+    ".zarr", ".svs", ".ndpi", ".qptiff",
 )  # fmt: skip
 """Of images; the longer ones first, so that the whole suffix goes from a name."""
 
@@ -46,6 +49,8 @@ class InputImage:
         Name of the plate's result that its own is a part of.
     refused : str, optional
         Why it cannot be segmented now, where that is known beforehand.
+    destination : str, optional
+        URL of its result, where it goes to an object store.
     """
 
     path: str
@@ -53,10 +58,11 @@ class InputImage:
     place: str = ""
     plate: str = ""
     refused: str = ""
+    destination: str = ""
 
     def __post_init__(self) -> None:
         if not self.name:
-            object.__setattr__(self, "name", result_name(Path(self.path).absolute().name))
+            object.__setattr__(self, "name", result_name(to_path(self.path).absolute().name))
 
     def result_in(self, output: Path) -> Path:
         """Give the path of its result."""
@@ -98,7 +104,7 @@ def _is_image_name(name: str) -> bool:
     return name.lower().endswith(_SUFFIXES)
 
 
-def _images_in(path: Path, name: str) -> list[InputImage]:
+def _images_in(path: AnyPath, name: str) -> list[InputImage]:
     """Give the image of a path, or the fields of a plate, each of them an image.
 
     What cannot be read stays an image, so that it fails when it is opened: a plate, or a well of it.
@@ -113,7 +119,7 @@ def _images_in(path: Path, name: str) -> list[InputImage]:
     return [InputImage(str(path / part), f"{name}/{part}", f"{name}.ome.zarr/{part}", name) for part in inside]
 
 
-def _is_result(folder: Path) -> bool:
+def _is_result(folder: AnyPath) -> bool:
     """Say whether a folder is a result of seamfree, and not an image that labels were added to."""
     try:
         facts = json.loads((folder / "seamfree.json").read_bytes())
@@ -122,6 +128,46 @@ def _is_result(folder: Path) -> bool:
     except (OSError, ValueError):
         return True
     return not (isinstance(facts, dict) and facts.get("in_place"))
+
+
+def _elsewhere(url: str) -> list[InputImage]:
+    """Give the images that a URL names: one, a plate's fields, or all below what can be listed.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or nobody answers.
+    """
+    place = to_path(url)
+    assert isinstance(place, RemotePath)
+    try:
+        if _is_image_name(place.name) or is_zarr(place):
+            return _images_in(place, result_name(place.name))
+        found = [
+            InputImage(str(image), image.relative_to(place).with_name(result_name(image.name)).as_posix())
+            for image in _walk_elsewhere(place)
+        ]
+    except OSError as error:
+        raise ConfigError(f"{place}: cannot be looked at ({error.strerror or error})") from error
+    if not found:
+        why = f"looked for {', '.join(_SUFFIXES)}" if place.is_listed else "a web server does not say what it has"
+        raise ConfigError(f"{place}: no image, and no images below it ({why})")
+    return [field for image in found for field in _images_in(to_path(image.path), image.name)]
+
+
+def _walk_elsewhere(folder: RemotePath) -> Iterator[RemotePath]:
+    """Give the images below a place that can be listed, in the order of their names; see `_walk`."""
+    if not folder.is_listed:
+        return
+    below, objects = folder.children()
+    folders = set(below)
+    for path in sorted([*below, *objects]):
+        if path.name.startswith("."):
+            continue
+        if path in folders and not path.name.lower().endswith(".zarr"):
+            yield from _walk_elsewhere(path)
+        elif (path in folders and not _is_result(path)) or (path not in folders and _is_image_name(path.name)):
+            yield path
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -178,7 +224,8 @@ def discover(inputs: Sequence[str]) -> list[InputImage]:
     ----------
     inputs : sequence of str
         Files, folders (searched in depth; a folder ending in ``.zarr`` is one image, or a plate whose fields are
-        images), or globs. Results of former runs, hidden files and unfinished ones are left out of folders.
+        images), URLs of either, or globs. Results of former runs, hidden files and unfinished ones are left out of
+        folders.
 
     Returns
     -------
@@ -192,6 +239,9 @@ def discover(inputs: Sequence[str]) -> list[InputImage]:
     """
     found: list[InputImage] = []
     for given in inputs:
+        if is_url(given):
+            found.extend(_elsewhere(given))
+            continue
         path = Path(given)
         shown = given if len(given) < _LONGEST_SHOWN else f"{given[:_LONGEST_SHOWN]}..."
         # Not `Path.is_dir`, which fails for names that no file can have.

@@ -7,22 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ImageError
+from pipeline.images.plates import is_zarr
 from pipeline.images.tiff import TiffSource
 from pipeline.images.zarrs import ZarrSource
+from pipeline.remote.paths import to_path
 
 if TYPE_CHECKING:
     from pipeline.images.source import ImageSource
+    from pipeline.remote.paths import AnyPath
 
 __all__ = ["open_coarser", "open_image"]
 
 
-def open_image(path: str | Path, series: int | None = None) -> ImageSource:
+def open_image(path: str | AnyPath, series: int | None = None) -> ImageSource:
     """Open an image of any format that is known.
 
     Parameters
     ----------
-    path : str or Path
-        A TIFF file, or the folder of an OME-Zarr or Zarr.
+    path : str, Path or RemotePath
+        A TIFF file, or the folder of an OME-Zarr or Zarr; on a disk, or a URL.
     series : int, optional
         Which image of a file that holds several; the first where absent.
 
@@ -35,13 +38,22 @@ def open_image(path: str | Path, series: int | None = None) -> ImageSource:
     ImageError
         If it cannot be read: says why, and what to do.
     """
-    # Not `Path.is_dir`, which fails where a folder above may not be looked into.
-    if os.path.isdir(path):  # noqa: PTH112
-        return ZarrSource(Path(path), series)
-    return TiffSource(Path(path), series)
+    place = to_path(path)
+    return ZarrSource(place, series) if _is_folder(place) else TiffSource(place, series)
 
 
-def open_coarser(path: str | Path, series: int | None = None) -> list[ImageSource]:
+def _is_folder(path: AnyPath) -> bool:
+    if isinstance(path, Path):
+        # Not `Path.is_dir`, which fails where a folder above may not be looked into.
+        return os.path.isdir(path)  # noqa: PTH112
+    try:
+        # Whoever opens a Zarr tells best what is wrong with it.
+        return path.name.lower().endswith(".zarr") or is_zarr(path)
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def open_coarser(path: str | AnyPath, series: int | None = None) -> list[ImageSource]:
     """Open the coarser levels of an image's pyramid, the finest of them first: of an OME-Zarr, for others have none.
 
     Raises
@@ -49,12 +61,13 @@ def open_coarser(path: str | Path, series: int | None = None) -> list[ImageSourc
     ImageError
         If one cannot be read, or is no coarser image of the same axes.
     """
-    if not os.path.isdir(path):  # noqa: PTH112
+    place = to_path(path)
+    if not _is_folder(place):
         return []
-    whole = ZarrSource(Path(path), series)
+    whole = ZarrSource(place, series)
     found: list[ImageSource] = []
     for level in range(1, len(whole.levels)):
-        source = ZarrSource(Path(path), series, level)
+        source = ZarrSource(place, series, level)
         (times, channels, *finer), (*same, depth, height, width) = whole.info.shape, source.info.shape
         if same != [times, channels] or any(a > b for a, b in zip((depth, height, width), finer, strict=True)):
             raise ImageError(f"{path}: level {level} of the pyramid is no coarser image of the same axes")

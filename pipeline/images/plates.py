@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ImageError
+
+if TYPE_CHECKING:
+    from pipeline.remote.paths import AnyPath
 
 __all__ = ["PlateField", "PlateLayout", "is_plate", "is_zarr", "read_plate"]
 
@@ -66,12 +69,12 @@ class PlateLayout:
     unreadable: tuple[str, ...]
 
 
-def is_zarr(folder: Path) -> bool:
+def is_zarr(folder: AnyPath) -> bool:
     """Say whether a folder is a Zarr, whatever its name."""
     return any((folder / name).is_file() for name in _METADATA)
 
 
-def is_plate(folder: Path) -> bool:
+def is_plate(folder: AnyPath) -> bool:
     """Say whether a folder is a Zarr that says that it is a plate."""
     try:
         return "plate" in _described(folder)
@@ -79,12 +82,12 @@ def is_plate(folder: Path) -> bool:
         return False  # whoever opens it tells what is wrong
 
 
-def read_plate(folder: Path) -> PlateLayout:
+def read_plate(folder: AnyPath) -> PlateLayout:
     """Find the wells and fields of a plate.
 
     Parameters
     ----------
-    folder : Path
+    folder : Path or RemotePath
         Of the plate.
 
     Raises
@@ -115,7 +118,7 @@ def read_plate(folder: Path) -> PlateLayout:
     return PlateLayout(str(folder), plate, tuple(fields), tuple(unreadable))
 
 
-def _fields_of(folder: Path, row: str, column: str) -> list[PlateField]:
+def _fields_of(folder: AnyPath, row: str, column: str) -> list[PlateField]:
     """Give the fields of a well; none where its metadata cannot be read."""
     found: list[PlateField] = []
     try:
@@ -137,7 +140,7 @@ def _is_name(name: str) -> bool:
     return name not in ("", ".", "..") and PurePosixPath(name).name == name and "\0" not in name and os.sep not in name
 
 
-def _described(folder: Path) -> dict[str, Any]:
+def _described(folder: AnyPath) -> dict[str, Any]:
     """Give what OME-Zarr says of a group.
 
     Raises

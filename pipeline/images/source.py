@@ -12,11 +12,11 @@ from pipeline.errors import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from pipeline.geometry import Box
+    from pipeline.remote.paths import AnyPath
 
 __all__ = ["AXES", "ImageInfo", "ImageSource", "check_type"]
 
@@ -71,7 +71,8 @@ class ImageInfo:
     size_bytes, modified_ns : int
         What the image is known by again: sum of the sizes and latest modification of all files that it is read from.
         Of a Zarr, those are the metadata and every file of the array that is read, each counted with one byte more
-        than it has, so that an empty one that comes or goes shows, too; of an OME-TIFF, every file with planes.
+        than it has, so that an empty one that comes or goes shows, too; of an OME-TIFF, every file with planes. A web
+        server does not list files: of a Zarr there, its metadata alone.
     """
 
     path: str
@@ -135,7 +136,7 @@ class ImageSource(Protocol):
         """
         ...
 
-    def files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[AnyPath]:
         """Give all files that it is read from."""
         ...
 

@@ -12,6 +12,7 @@ import tifffile
 import zarr
 
 from pipeline.errors import ImageError
+from pipeline.images.ranges import RowsElsewhere
 from pipeline.images.source import AXES, ImageInfo
 from pipeline.images.tiff_metadata import (
     check_agreement,
@@ -22,6 +23,7 @@ from pipeline.images.tiff_metadata import (
     names_of_files,
     read_metadata,
 )
+from pipeline.remote.paths import RemotePath
 
 if TYPE_CHECKING:
     import os
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.geometry import Box
+    from pipeline.remote.paths import AnyPath
 
 __all__ = ["TiffSource"]
 
@@ -54,7 +57,7 @@ class TiffSource:
 
     Parameters
     ----------
-    path : Path
+    path : Path or RemotePath
         The file.
     series : int, optional
         Which of several images; the first where absent.
@@ -65,12 +68,17 @@ class TiffSource:
         If the file is no TIFF, is truncated, or holds what cannot be segmented.
     """
 
-    def __init__(self, path: Path, series: int | None) -> None:
+    def __init__(self, path: AnyPath, series: int | None) -> None:
         self._path = path
         self._notes: list[str] = []
         try:
             stat = _stat(path)
-            self._file = tifffile.TiffFile(path)
+            self._opened = path.open("rb") if isinstance(path, RemotePath) else None
+            if self._opened is None:
+                self._file = tifffile.TiffFile(str(path))
+            else:
+                # What lies beside it elsewhere is not looked for.
+                self._file = tifffile.TiffFile(self._opened, name=path.name, _multifile=False)
         except tifffile.TiffFileError as error:
             raise ImageError(
                 f"{path}: {'the file is empty' if stat.st_size == 0 else _no_tiff(path, error)}"
@@ -117,10 +125,12 @@ class TiffSource:
         series = file.series[number].levels[0]
         page = series.keyframe
         self._check_described(series)
+        if isinstance(path, RemotePath) and any(each is None for each in series.pages):
+            raise ImageError(f"{path}: planes of it lie in other files; copy all of them to a disk")
         self._check_companions(series.pages, number)
         self._notes += check_agreement(path, file, number)
         self._check_complete(series.pages)
-        self._files = [path, *self._companions(series.pages)]
+        self._files: list[AnyPath] = [path, *self._companions(series.pages)]
         stats = [stat, *(companion.stat() for companion in self._files[1:])]
         self._order, merged = _arrange(path, series.axes, series.shape)
         self._palette: NDArray[np.uint8] | None = None
@@ -141,17 +151,18 @@ class TiffSource:
             dtype = np.dtype(np.uint8)
         self._array: Any = None
         self._mapped = False
-        if series.dataoffset is not None and page.is_memmappable and dtype == series.dtype:
+        if series.dataoffset is not None and dtype == series.dtype and (self._opened or page.is_memmappable):
             end, size = series.dataoffset + prod(series.shape) * series.dtype.itemsize, file.filehandle.size
             if end > size:
                 raise ImageError(
                     f"{path}: truncated: the pixels end at byte {end} and the file at {size}; copy it again"
                 )
-            self._array = np.memmap(
-                path, dtype=series.dtype.newbyteorder(file.byteorder), mode="r", offset=series.dataoffset,
-                shape=series.shape,
-            )  # fmt: skip
-            self._mapped = True
+            kind = series.dtype.newbyteorder(file.byteorder)
+            if isinstance(path, RemotePath):
+                self._array = RowsElsewhere(path, series.shape, kind, series.dataoffset, series.axes.index("Y"))
+            else:
+                self._array = np.memmap(path, dtype=kind, mode="r", offset=series.dataoffset, shape=series.shape)
+                self._mapped = True
             # Channels that lie behind each pixel are read with it.
             behind = series.axes[series.axes.index("X") + 1 :]
             inner = prod(length for axis, length in zip(series.axes, series.shape, strict=True) if axis in behind)
@@ -254,7 +265,7 @@ class TiffSource:
         for image in images:
             check_files(self._path, image)
         for name in sorted({name for image in images for name in names_of_files(image)}):
-            other = self._path.parent / name
+            other = Path(str(self._path)).parent / name
             if other.name == self._path.name:
                 continue
             try:
@@ -355,7 +366,7 @@ class TiffSource:
                 return int(length)
         return 1
 
-    def files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[AnyPath]:
         """Give all files that it is read from; see `ImageSource.files`."""
         yield from self._files
 
@@ -367,17 +378,19 @@ class TiffSource:
         """Let go of the file."""
         self._array = None
         self._file.close()
+        if self._opened is not None:
+            self._opened.close()
 
 
-def _stat(path: Path) -> os.stat_result:
+def _stat(path: AnyPath) -> os.stat_result:
     """Look at a file; refuse what is none, for whoever opens a pipe waits until somebody writes to it."""
-    stat = path.stat()
+    stat: os.stat_result = path.stat()
     if not S_ISREG(stat.st_mode):
         raise ImageError(f"{path}: neither a file nor a folder, but a pipe, socket or device; give an image")
     return stat
 
 
-def _check_page(path: Path, file: tifffile.TiffFile) -> None:
+def _check_page(path: AnyPath, file: tifffile.TiffFile) -> None:
     """Refuse a first page without pixels, or of a kind that nobody can decode."""
     if not file.pages:
         return
@@ -396,7 +409,7 @@ def _check_page(path: Path, file: tifffile.TiffFile) -> None:
         ) from error
 
 
-def _no_tiff(path: Path, error: Exception) -> str:
+def _no_tiff(path: AnyPath, error: Exception) -> str:
     """Say what a file is that is no TIFF, and what to do."""
     with path.open("rb") as file:
         start = file.read(8)
@@ -407,7 +420,7 @@ def _no_tiff(path: Path, error: Exception) -> str:
     return f"not a TIFF file {what}; convert it to TIFF or OME-Zarr"
 
 
-def _arrange(path: Path, axes: str, shape: Sequence[int]) -> tuple[str, tuple[int, int, int, int, int]]:
+def _arrange(path: AnyPath, axes: str, shape: Sequence[int]) -> tuple[str, tuple[int, int, int, int, int]]:
     """Name a series' axes TCZYX (and S for samples), and give its shape TCZYX."""
     named = list(axes)
     # From the right: Z comes after T in every order that counts.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from pipeline.errors import ImageError
+from pipeline.images.slides import read_slide
 from pipeline.images.source import AXES
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import tifffile
+
+    from pipeline.remote.paths import AnyPath
 
 __all__ = [
     "check_agreement",
@@ -73,11 +76,14 @@ def read_metadata(
         if _number(calibration.get("finterval")) > 0:
             size["T"] = _number(calibration["finterval"])
             unit["T"] = _unit(calibration.get("tunit", "s"))
+    else:
+        size, names = read_slide(file, number)
+        unit = dict.fromkeys(size, "micrometer")
     time, channel, depth, height, width = (size.get(axis, 1.0) for axis in AXES)
     return (time, channel, depth, height, width), tuple(unit.get(axis) for axis in AXES), names  # type: ignore[return-value]
 
 
-def check_xml(path: Path, file: tifffile.TiffFile) -> None:
+def check_xml(path: AnyPath, file: tifffile.TiffFile) -> None:
     """Refuse OME-XML that cannot be read, that defines entities, or that names files elsewhere.
 
     To be called before tifffile looks at the images, for then it follows what is written there.
@@ -110,7 +116,7 @@ def check_xml(path: Path, file: tifffile.TiffFile) -> None:
                 )
 
 
-def check_agreement(path: Path, file: tifffile.TiffFile, number: int) -> list[str]:
+def check_agreement(path: AnyPath, file: tifffile.TiffFile, number: int) -> list[str]:
     """Refuse an OME-TIFF whose pages are other ones than it says: tifffile would leave out what does not fit.
 
     Returns
@@ -157,7 +163,7 @@ _TYPES = {"float": "float32", "double": "float64", "bit": "bool"}
 """What OME-XML calls types that have other names in NumPy."""
 
 
-def check_files(path: Path, image: ET.Element) -> None:
+def check_files(path: AnyPath, image: ET.Element) -> None:
     """Refuse an image of which a file is missing."""
     for name in sorted(set(names_of_files(image))):
         if name != path.name and not (path.parent / name).exists():

@@ -17,8 +17,10 @@ from ome_zarr_models.v05.image import ImageAttrs as ImageAttrs05
 from pydantic import ValidationError
 
 from pipeline.errors import ImageError
-from pipeline.images.plates import read_plate
+from pipeline.images.plates import is_zarr, read_plate
 from pipeline.images.source import AXES, ImageInfo, check_type
+from pipeline.remote.paths import RemotePath
+from pipeline.remote.zarr_stores import readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.geometry import Box
+    from pipeline.remote.paths import AnyPath
 
 __all__ = ["ZarrSource"]
 
@@ -41,8 +44,8 @@ class ZarrSource:
 
     Parameters
     ----------
-    path : Path
-        The folder.
+    path : Path or RemotePath
+        The folder, or what is one in an object store or on a web server.
     series : int, optional
         Which of several images (``bioformats2raw.layout``); the first where absent.
     level : int, optional
@@ -54,13 +57,13 @@ class ZarrSource:
         If it is no Zarr, its metadata are invalid, or it is a plate.
     """
 
-    def __init__(self, path: Path, series: int | None, level: int = 0) -> None:
+    def __init__(self, path: AnyPath, series: int | None, level: int = 0) -> None:
         self._path = path
         self._level = level
         self.levels: tuple[str, ...] = ()
         """Paths of the levels of an OME-Zarr image's pyramid below its group."""
         self._groups = [path]
-        self._group: Path | None = None
+        self._group: AnyPath | None = None
         self._notes: list[str] = []
         node = self._open_node(path)
         if isinstance(node, zarr.Group):
@@ -85,11 +88,11 @@ class ZarrSource:
         return tuple(self._notes)
 
     @property
-    def group(self) -> Path | None:
+    def group(self) -> AnyPath | None:
         """Folder of the OME-Zarr image's group; None for a plain array."""
         return self._group
 
-    def _open_node(self, path: Path) -> zarr.Group | zarr.Array[Any]:
+    def _open_node(self, path: AnyPath) -> zarr.Group | zarr.Array[Any]:
         try:
             held = _metadata_in(path)
             if len(held) > 1:
@@ -97,7 +100,7 @@ class ZarrSource:
             with warnings.catch_warnings():
                 # What zarr tells there is told above, or is none of the user's business.
                 warnings.simplefilter("ignore")
-                return zarr.open(path, mode="r")
+                return zarr.open(readable(path), mode="r")
         except ImageError:
             raise
         except OSError as error:
@@ -108,7 +111,7 @@ class ZarrSource:
     def _open_series(self, number: int) -> zarr.Group | zarr.Array[Any]:
         """Open one of the images of a ``bioformats2raw.layout``: those that the group OME lists, else 0, 1, ..."""
         listed: Any = None
-        if (self._path / "OME").is_dir():
+        if is_zarr(self._path / "OME") or (self._path / "OME").is_dir():
             members = self._open_node(self._path / "OME")
             self._groups.append(self._path / "OME")
             described = _described(members) if isinstance(members, zarr.Group) else None
@@ -116,14 +119,14 @@ class ZarrSource:
         if isinstance(listed, list) and all(isinstance(name, str) for name in listed):
             name = listed[number] if number < len(listed) else None
         else:
-            name = str(number) if (self._path / str(number)).is_dir() else None
+            name = str(number) if is_zarr(self._path / str(number)) or (self._path / str(number)).is_dir() else None
         if name is None:
             raise ImageError(f"{self._path}: there is no series {number} (counted from 0) in this Zarr")
         place = self._inside(self._path, name)
         self._groups.append(place)
         return self._open_node(place)
 
-    def _inside(self, group: Path, name: str) -> Path:
+    def _inside(self, group: AnyPath, name: str) -> AnyPath:
         """Give the place that metadata name, if it lies inside the image's folder."""
         place = group / name
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\0" in name:
@@ -141,9 +144,10 @@ class ZarrSource:
             raise ImageError(f"{self._path}: this is a plate; give the image of a well{such}")
         if "multiscales" not in described:
             # Not `group.members()`, which warns of every other file in the folder.
+            entries: list[AnyPath] = sorted(self._path.iterdir())
             nodes = [
                 self._open_node(entry)
-                for entry in sorted(self._path.iterdir())
+                for entry in entries
                 if any((entry / name).is_file() for name in ("zarr.json", ".zarray"))
             ]
             arrays = [node for node in nodes if isinstance(node, zarr.Array)]
@@ -162,7 +166,7 @@ class ZarrSource:
             raise ImageError(f"{self._path}: invalid OME-Zarr metadata: {place}: {found['msg']}") from error
         names = [str(axis.name).upper() for axis in multiscale.axes]
         dataset, self.levels = multiscale.datasets[self._level], tuple(each.path for each in multiscale.datasets)
-        folder = self._group = Path(group.store_path.store.root) / group.path  # type: ignore[attr-defined]
+        folder = self._group = self._place_of(group)
         array = self._open_node(self._inside(folder, dataset.path))
         if not isinstance(array, zarr.Array) or array.ndim != len(names):
             raise ImageError(f"{self._path}: {dataset.path!r} is not an array of the axes {names}")
@@ -227,7 +231,7 @@ class ZarrSource:
         check_type(str(self._path), dtype)
         count = shape[1]
         size, modified = self._identity()
-        if not any(entry.is_dir() or entry.name.replace(".", "").isdecimal() for entry in self._folder.iterdir()):
+        if self._is_empty():
             self._notes.append(f"{self._path}: no chunk of the array is there, so all pixels are {array.fill_value}")
         self._info = ImageInfo(
             path=str(self._path),
@@ -244,16 +248,28 @@ class ZarrSource:
             modified_ns=modified,
         )
 
+    def _place_of(self, node: zarr.Group | zarr.Array[Any]) -> AnyPath:
+        if isinstance(self._path, RemotePath):
+            return self._path.root / node.path
+        return Path(node.store_path.store.root) / node.path  # type: ignore[attr-defined]
+
     @property
-    def _folder(self) -> Path:
+    def _folder(self) -> AnyPath:
         """The array's folder."""
-        return Path(self._array.store_path.store.root) / self._array.path  # type: ignore[attr-defined]
+        return self._place_of(self._array)
+
+    def _is_empty(self) -> bool:
+        """Say whether no chunk is there; a web server does not tell."""
+        folder = self._folder
+        if isinstance(folder, RemotePath):
+            return folder.is_listed and all(path.name in (*_METADATA, ".zarray") for path, _ in folder.files_below())
+        return not any(entry.is_dir() or entry.name.replace(".", "").isdecimal() for entry in folder.iterdir())
 
     def _identity(self) -> tuple[int, int]:
         """Give what changes when a file of the array or of its groups' metadata is rewritten, comes or goes."""
         size = modified = 0
         try:
-            for stat in (file.stat() for file in self.files()):
+            for _, stat in self._found():
                 size, modified = size + stat.st_size + 1, max(modified, stat.st_mtime_ns)
         except OSError as error:
             raise ImageError(f"{error.filename or self._path}: cannot be read ({error.strerror or error})") from error
@@ -270,7 +286,7 @@ class ZarrSource:
                 f"{self._path}: the pixels at {box.start} to {box.stop} (TCZYX) cannot be decoded "
                 f"({type(error).__name__}: {error})"
             ) from error
-        if not any((self._folder / name).is_file() for name in ("zarr.json", ".zarray")):
+        if not self._is_there():
             # A chunk that is not there reads as zeros, and so does every chunk of a disk that has gone.
             raise ImageError(f"{self._path}: has gone while it was read; run again when it is back")
         present = [AXES.index(axis) for axis in self._order]
@@ -278,9 +294,15 @@ class ZarrSource:
         block = np.expand_dims(block, tuple(at for at in range(5) if at not in present))
         return np.ascontiguousarray(block, dtype=self._info.dtype)
 
+    def _is_there(self) -> bool:
+        try:
+            return is_zarr(self._folder)
+        except OSError:
+            return False
+
     def _check_shards(self, extent: dict[str, tuple[int, int]]) -> None:
         """Refuse shards without a byte, as a full disk leaves them: zarr would read them as missing, which is zeros."""
-        if self._array.shards is None:
+        if self._array.shards is None or isinstance(self._path, RemotePath):
             return
         grid = [
             range(extent[axis][0] // length, -(-extent[axis][1] // length))
@@ -291,33 +313,54 @@ class ZarrSource:
             if shard.exists() and shard.stat().st_size == 0:
                 raise ImageError(f"{shard}: this shard is empty: its pixels are lost; copy the image again")
 
-    def files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[AnyPath]:
         """Give all files that it is read from: those below the array's folder, and the metadata of groups elsewhere."""
-        for group in self._groups:
-            if group != self._folder:
-                yield from (group / name for name in _METADATA if (group / name).is_file())
-        waiting = [self._folder]
+        return (path for path, _ in self._found())
+
+    def _found(self) -> Iterator[tuple[AnyPath, Any]]:
+        """Give all files, and what `os.stat` tells of each. What a web server holds is known by its metadata alone."""
+        folder = self._folder
+        unlisted = isinstance(folder, RemotePath) and not folder.is_listed
+        for group in (*self._groups, *([folder] if unlisted else ())):
+            if group != folder or unlisted:
+                for path in (group / name for name in (*_METADATA, ".zarray")):
+                    if path.is_file():
+                        yield path, path.stat()
+        if isinstance(folder, RemotePath):
+            if not unlisted:
+                yield from folder.files_below()
+            return
+        waiting = [folder]
         while waiting:
             with os.scandir(waiting.pop()) as entries:
                 for entry in entries:
                     if entry.is_dir():
                         waiting.append(Path(entry.path))
                     else:
-                        yield Path(entry.path)
+                        yield Path(entry.path), entry.stat()
 
     def pieces(self) -> tuple[int, int]:
         """Count the chunks, or shards, that are there; see `ImageSource.pieces`."""
         edges = self._array.shards or self._array.chunks
         counts = [-(-length // edge) for length, edge in zip(self._array.shape, edges, strict=True)]
         keys = (self._array.metadata.encode_chunk_key(place) for place in product(*map(range, counts)))
-        return sum((self._folder / key).is_file() for key in keys), prod(counts)
+        folder = self._folder
+        if isinstance(folder, RemotePath) and folder.is_listed:
+            held = {path for path, _ in folder.files_below()}
+            return sum(folder / key in held for key in keys), prod(counts)
+        return sum((folder / key).is_file() for key in keys), prod(counts)
 
     def close(self) -> None:
         """Nothing to let go of."""
 
 
-def _metadata_in(path: Path) -> list[str]:
+def _metadata_in(path: AnyPath) -> list[str]:
     """Give the names of the files by which a folder is a Zarr; refuse one that has none."""
+    if isinstance(path, RemotePath):
+        held = [name for name in ("zarr.json", ".zgroup", ".zarray") if (path / name).is_file()]
+        if not held:
+            raise ImageError(f"{path}: there is no Zarr (no zarr.json, .zgroup or .zarray in it)")
+        return held
     held = [name for name in ("zarr.json", ".zgroup", ".zarray") if os.path.lexists(path / name)]
     if not held and (os.access(path, os.X_OK) or not os.path.lexists(path)):
         raise ImageError(f"{path}: this folder is not a Zarr (no zarr.json, .zgroup or .zarray in it)")

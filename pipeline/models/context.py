@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pipeline.errors import PlanError
 from pipeline.geometry import Footprint, Margin, round_up
+from pipeline.models.rescaling import Rescaling
 from pipeline.models.work import Work
 
 __all__ = [
@@ -102,6 +103,8 @@ class ModelContext:
         Where the output is put together of several passes.
     convertible : bool
         Whether it is a classifier of patches that can be made fully convolutional.
+    rescaling : Rescaling, optional
+        Where the network is run at another pixel size than the image's, in whose pixels all this is then.
     """
 
     local: bool
@@ -121,6 +124,7 @@ class ModelContext:
     work: Work | None = None
     stitching: Stitching | None = None
     convertible: bool = False
+    rescaling: Rescaling | None = None
 
     @property
     def sizes_known(self) -> bool:

@@ -17,6 +17,7 @@ from pipeline.models.constants import KEPT
 from pipeline.models.context import ModelContext, Output, compare_declared, stitched_context, symmetric_context
 from pipeline.models.library import describe_model, find_model
 from pipeline.models.network import NetworkUse
+from pipeline.models.rescaling import network_window, rescaled_context
 from pipeline.models.work import Work
 
 if TYPE_CHECKING:
@@ -64,6 +65,12 @@ class ModelFacts:
 
         With what is kept of constant windows.
         """
+        rescaling = self.context.rescaling
+        if rescaling is not None:
+            plain = replace(self, context=replace(self.context, rescaling=None))
+            inner = network_window(window, rescaling)
+            ends = 8 * (len(self.card.channels) + len(self.card.classes)) * (prod(window) + prod(inner))
+            return plain.window_bytes(inner, precision) + 2 * ends
         kept = KEPT * (len(self.card.classes) * max(4, ITEM_BYTES[precision]) + 1) * prod(window)
         if self.card.architecture is not None:
             return self.card.architecture.window_bytes(window, precision) + kept
@@ -78,6 +85,7 @@ class ModelFacts:
 
     def flops(self, window: tuple[int, ...]) -> int:
         """Give the floating-point operations of all passes on one window; in proportion to its pixels where unknown."""
+        window = network_window(window, self.context.rescaling)
         passes = prod(self.context.stitching.scale) if self.context.stitching is not None else 1
         if self.card.architecture is not None:
             return passes * self.card.architecture.flops(window)
@@ -153,6 +161,8 @@ def learn_facts(
     ------
     ModelError
         If there is no such model, it cannot be loaded, it is not what its card says, or it cannot be used so.
+    PlanError
+        If it cannot be run at another pixel size.
     """
     folder = find_model(reference)
     card = describe_model(folder, trust=trust)
@@ -170,6 +180,8 @@ def learn_facts(
         context = unet_context(card.architecture)
     if wanted.resolution == "image":
         context = stitched_context(context)
+    if wanted.rescale is not None:
+        context = rescaled_context(context, wanted.rescale)
     return ModelFacts(card, symmetric_context(context) if wanted.tta else context, code)
 
 

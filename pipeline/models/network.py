@@ -78,3 +78,5 @@ class NetworkUse(BaseModel):
     """Whether an output that is coarser than the image stays so, or is computed at each of the image's pixels."""
     tta: bool = False
     """Whether scores are averaged over mirrored and transposed windows."""
+    rescale: tuple[tuple[int, int], ...] | None = None
+    """Pixels of the network, and of the image, on one length, along each spatial axis, where they differ."""

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from pipeline.models.rescaling import network_window, taps
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
 
     from pipeline.models.context import Stitching
+    from pipeline.models.rescaling import Rescaling
 
-__all__ = ["Symmetry", "stitch", "symmetries"]
+__all__ = ["Symmetry", "rescale", "stitch", "symmetries"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,4 +103,52 @@ def stitch(network: Callable[[Tensor], Tensor], image: Tensor, stitching: Stitch
     assert whole is not None
     for axis, (before, after) in enumerate(stitching.crop):
         whole = whole.narrow(2 + axis, before, whole.shape[2 + axis] - before - after)
+    return whole
+
+
+def rescale(network: Callable[[Tensor], Tensor], image: Tensor, rescaling: Rescaling) -> Tensor:
+    """Run a network at another pixel size than the image's, and give the scores of the image's pixels.
+
+    Parameters
+    ----------
+    network : callable
+        From (1, channels, [Z,] Y, X) to (1, classes, [Z,] Y, X).
+    image : Tensor
+        Of a legal size.
+    rescaling : Rescaling
+        The ratios, and what is cut off.
+
+    Returns
+    -------
+    Tensor
+        (1, classes, [Z,] Y, X), less what is lost on each side; in float32, or float64 where the image is.
+    """
+    window = tuple(image.shape[2:])
+    wide = torch.float64 if image.dtype == torch.float64 else torch.float32
+    seen = image.to(wide)
+    for axis, ((there, here), edge) in enumerate(zip(rescaling.ratios, network_window(window, rescaling), strict=True)):
+        seen = _resample(seen, 2 + axis, 0, edge, here, there, 0)
+    scores = network(seen.to(image.dtype)).to(wide)
+    for axis, ((there, here), margin, lost) in enumerate(
+        zip(rescaling.ratios, rescaling.margin, rescaling.lost, strict=True)
+    ):
+        scores = _resample(scores, 2 + axis, lost, window[axis] - 2 * lost, there, here, margin)
+    return scores
+
+
+def _resample(image: Tensor, axis: int, start: int, count: int, given: int, wanted: int, before: int) -> Tensor:
+    """Give some pixels of another grid along an axis; of the old grid, so many pixels are missing before the first."""
+    if given == wanted:
+        return image.narrow(axis, start - before, count)
+    pixels, weights = taps(start, count, given, wanted)
+    # What lies outside is seen at the ends of windows alone, and thrown away with them.
+    places = torch.from_numpy((pixels - before).clip(0, image.shape[axis] - 1)).to(image.device)
+    shares = torch.from_numpy(weights).to(device=image.device, dtype=image.dtype)
+    along = [-1 if at == axis else 1 for at in range(image.ndim)]
+    terms = (
+        image.index_select(axis, places[:, term]) * shares[:, term].reshape(along) for term in range(places.shape[1])
+    )
+    whole = next(terms)
+    for term in terms:
+        whole += term
     return whole

@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.errors import ModelError
 from pipeline.models.constants import Constants, value_of
-from pipeline.models.passes import Symmetry, stitch
+from pipeline.models.passes import Symmetry, rescale, stitch
 from pipeline.models.unet import UNet
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.models.architecture import Precision
     from pipeline.models.context import Stitching
     from pipeline.models.library import LoadedModel
+    from pipeline.models.rescaling import Rescaling
 
 __all__ = ["Prediction", "Predictor", "fold_normalisation", "limit_threads"]
 
@@ -112,6 +113,8 @@ class Predictor:
         How a coarser output becomes one at each pixel; as it is where absent.
     symmetries : sequence of Symmetry, optional
         Those that scores are averaged over; all that there are, as `pipeline.models.passes.symmetries` gives them.
+    rescaling : Rescaling, optional
+        How the network is run at another pixel size than the image's; not with a stitching.
     """
 
     def __init__(
@@ -121,12 +124,13 @@ class Predictor:
         precision: Precision,
         stitching: Stitching | None = None,
         symmetries: Sequence[Symmetry] = (),
+        rescaling: Rescaling | None = None,
     ) -> None:
         self.card = model.card
         self.device = torch.device(device)
         self.dtype = _TYPES[precision]
         self._precision = precision
-        self._stitching, self._symmetries = stitching, symmetries
+        self._stitching, self._symmetries, self._rescaling = stitching, symmetries, rescaling
         layout = torch.channels_last if model.card.dims == 2 else torch.channels_last_3d
         self._layout = layout
         # Folded in float64, so that folding costs no precision.
@@ -154,7 +158,10 @@ class Predictor:
         ModelError
             If something is not finite: the largest of several would be any class.
         """
-        raw = self._run(image) if self._stitching is None else stitch(self._run, image, self._stitching)
+        if self._rescaling is not None:
+            raw = rescale(self._run, image, self._rescaling)
+        else:
+            raw = self._run(image) if self._stitching is None else stitch(self._run, image, self._stitching)
         if not torch.isfinite(raw).all():
             wider = "float64" if self._precision == "float32" else "float32"
             raise ModelError(

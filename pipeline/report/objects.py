@@ -11,11 +11,10 @@ import numpy as np
 from pipeline.stores.tables import open_table
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from pipeline.planning import RunPlan
+    from pipeline.remote.paths import AnyPath
     from pipeline.report.pixels import LabelPixels
 
 __all__ = ["Objects", "class_areas", "histogram", "read_objects"]
@@ -64,7 +63,7 @@ class Objects:
         return float(self.sizes[low] + (self.sizes[high] - self.sizes[low]) * (position % 1))
 
 
-def read_objects(result: Path, plan: RunPlan) -> Objects:
+def read_objects(result: AnyPath, plan: RunPlan) -> Objects:
     """Go through the table of objects, some rows at a time.
 
     Raises

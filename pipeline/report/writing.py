@@ -17,6 +17,7 @@ from pipeline.results import PlateResult, open_result
 
 if TYPE_CHECKING:
     from pipeline.planning import RunPlan
+    from pipeline.remote.paths import AnyPath
 
 __all__ = ["drop_report", "drop_reports", "report_beside", "report_path", "reports_of", "write_report"]
 
@@ -56,15 +57,15 @@ def _plate_of(result: Path) -> Path | None:
     return plate if ours or is_plate(plate) else None
 
 
-def write_report(result: Path, path: Path | None = None) -> Path:
+def write_report(result: AnyPath, path: Path | None = None) -> Path:
     """Write the report of a finished result.
 
     Parameters
     ----------
-    result : Path
+    result : Path or RemotePath
         Its folder; nothing in it is changed.
     path : Path, optional
-        The file; `report_path` by default.
+        The file; `report_path` by default, of what lies on a disk.
 
     Returns
     -------
@@ -76,7 +77,10 @@ def write_report(result: Path, path: Path | None = None) -> Path:
     StoreError, PlanError
         If the result cannot be read, or the disk refuses.
     """
-    path = report_path(result) if path is None else path
+    if path is None:
+        if not isinstance(result, Path):
+            raise StoreError(f"{result}: where shall its report be written? give -o FILE")
+        path = report_path(result)
     opened = open_result(result)
     if isinstance(opened, PlateResult):
         raise StoreError(f"{result}: this is a plate; take the result of a field, such as {opened.fields[0].path}")
@@ -98,7 +102,7 @@ def write_report(result: Path, path: Path | None = None) -> Path:
     return path
 
 
-def _plan_of(result: Path, provenance: dict[str, object]) -> RunPlan:
+def _plan_of(result: AnyPath, provenance: dict[str, object]) -> RunPlan:
     """Give the plan of a result, for the place where it lies now."""
     from pipeline.planning import RunPlan
 

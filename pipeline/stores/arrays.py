@@ -19,6 +19,8 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from pipeline.errors import StoreError
+from pipeline.remote.paths import AnyPath, RemotePath
+from pipeline.remote.zarr_stores import readable
 from pipeline.stores.written import note_written
 
 if TYPE_CHECKING:
@@ -124,8 +126,8 @@ class ResultArray:
 
     Parameters
     ----------
-    result : Path
-        The result's folder.
+    result : Path or RemotePath
+        The result's folder; elsewhere than on a disk it is read alone.
     spec : ArraySpec
         The array.
 
@@ -135,14 +137,15 @@ class ResultArray:
         If it is not there, or is another array than the spec says.
     """
 
-    def __init__(self, result: Path, spec: ArraySpec) -> None:
+    def __init__(self, result: AnyPath, spec: ArraySpec) -> None:
         self.spec = spec
         self._where = result / spec.path
+        mode: Literal["r", "r+"] = "r" if isinstance(result, RemotePath) else "r+"
         if spec.zarr_format == 2:
             # Blosc's own threads put their blocks into a chunk in the order in which they finish.
             numcodecs.blosc.use_threads = False
         try:
-            self._array: zarr.Array[Any] = zarr.open_array(self._where, mode="r+")
+            self._array: zarr.Array[Any] = zarr.open_array(readable(self._where), mode=mode)
         except (OSError, ValueError, zarr.errors.BaseZarrError) as error:
             raise StoreError(f"{self._where}: the array cannot be opened ({error})") from error
         held, wanted = (self._array.shape, self._array.dtype), (spec.present(spec.shape), np.dtype(spec.dtype))
@@ -222,7 +225,9 @@ class ResultArray:
         """Give the files of the shards, or of the chunks where there are no shards, that a region consists of."""
         plain = self.spec.zarr_format == 2
         shard = self.spec.present(self.spec.chunk if plain else self.spec.shard)
-        folder = self._where if plain else self._where / "c"
+        where = self._where
+        assert isinstance(where, Path)
+        folder = where if plain else where / "c"
         ranges = [
             range(part.start // edge, -(-part.stop // edge)) for part, edge in zip(self._index(box), shard, strict=True)
         ]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import StoreError
+from pipeline.remote.paths import AnyPath, RemotePath
 from pipeline.stores.written import digest_of
 
 __all__ = [
@@ -40,14 +41,14 @@ _LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.partial$")
 """How zarr's LocalStore calls a file that it is still writing."""
 
 
-def checksum(array: Path) -> str:
+def checksum(array: AnyPath) -> str:
     """Give a digest of an array's files: metadata and chunks, in the order of their names.
 
     What a killed process left half-written does not count; `publish` removes it.
 
     Parameters
     ----------
-    array : Path
+    array : Path or RemotePath
         Folder of one array.
 
     Returns
@@ -72,8 +73,12 @@ def fold(files: Iterable[tuple[str, bytes]]) -> str:
     return digest.hexdigest()
 
 
-def file_digests(array: Path) -> Iterator[tuple[str, bytes]]:
+def file_digests(array: AnyPath) -> Iterator[tuple[str, bytes]]:
     """Give the path below an array's folder, and the digest, of each of its files, in the order of `checksum`."""
+    if isinstance(array, RemotePath):
+        for name, place in sorted((path.relative_to(array).as_posix(), path) for path, _ in array.files_below()):
+            yield name, digest_of(place)
+        return
     ignored = set(leftovers(array))
     for path in sorted(path for path in array.rglob("*") if path.is_file() and path not in ignored):
         yield path.relative_to(array).as_posix(), digest_of(path)
@@ -107,7 +112,7 @@ def write_provenance(result: Path, facts: dict[str, Any]) -> None:
         raise StoreError(f"{path}: the provenance holds what JSON cannot ({error})") from error
 
 
-def read_provenance(result: Path) -> dict[str, Any]:
+def read_provenance(result: AnyPath) -> dict[str, Any]:
     """Read a result's provenance.
 
     Raises
@@ -130,7 +135,7 @@ def read_provenance(result: Path) -> dict[str, Any]:
     return facts
 
 
-def note_damage(result: Path, what: list[str]) -> None:
+def note_damage(result: AnyPath, what: list[str]) -> None:
     """Note in a result what of it is damaged, so that the next run makes it again; take the note away if nothing is.
 
     Raises
@@ -148,7 +153,7 @@ def note_damage(result: Path, what: list[str]) -> None:
         raise StoreError(f"{path}: the damage cannot be noted ({error.strerror or error})") from error
 
 
-def noted_damage(result: Path) -> list[str]:
+def noted_damage(result: AnyPath) -> list[str]:
     """Give what of a result is known to be damaged."""
     try:
         return [str(what) for what in json.loads((result / DAMAGE).read_text())]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
     from numpy.typing import NDArray
 
+    from pipeline.remote.paths import AnyPath
     from pipeline.stores.metadata import Version
 
 __all__ = ["TABLE", "Field", "open_table", "read_table", "write_table", "write_table_group"]
@@ -171,7 +172,7 @@ def write_table_group(result: Path, fields: Sequence[Field], table: Path, versio
 
 
 @contextmanager
-def open_table(result: Path) -> Iterator[pq.ParquetFile]:
+def open_table(result: AnyPath) -> Iterator[pq.ParquetFile]:
     """Open the table of objects for reading.
 
     Raises
@@ -196,7 +197,7 @@ def open_table(result: Path) -> Iterator[pq.ParquetFile]:
             raise StoreError(f"{path}: the table cannot be read ({' '.join(str(error).split())})") from error
 
 
-def read_table(result: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_table(result: AnyPath, columns: Sequence[str] | None = None) -> pa.Table:
     """Read columns of the table of objects, all where none are named.
 
     Raises

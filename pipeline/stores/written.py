@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from pipeline.errors import StoreError
+from pipeline.remote.paths import AnyPath, open_ahead
 
 __all__ = ["checksums_of", "digest_of", "first_difference", "note_written", "witnessing"]
 
@@ -36,9 +37,9 @@ def note_written(*paths: Path) -> None:
         noted.extend(paths)
 
 
-def digest_of(path: Path) -> bytes:
+def digest_of(path: AnyPath) -> bytes:
     """Give the BLAKE2b digest of a file, 32 bytes."""
-    with path.open("rb") as file:
+    with open_ahead(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).digest()
 
 

@@ -96,6 +96,11 @@ def _patch_ledger(module: ModuleType) -> None:
     around(module.Ledger, "mark", before="before mark", after="marked")
 
 
+def _patch_sending(module: ModuleType) -> None:
+    around(module, "_put", after="sent")
+    around(module, "finish_sending", before="finished sending")
+
+
 PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "pipeline.stores.arrays": lambda module: around(
         module.ResultArray, "write", after="chunk written", within="chunk half written"
@@ -106,6 +111,7 @@ PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "pipeline.engine.ledger": _patch_ledger,
     "pipeline.stores.publish": lambda module: around(module, "publish", within="publishing"),
     "pipeline.stores.in_place": lambda module: around(module, "add_to_image", within="publishing"),
+    "pipeline.stores.sending": _patch_sending,
     "pipeline.stages": lambda module: around(module, "run_stage", before="between stages"),
 }
 STEPS = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree"}
