@@ -7,7 +7,7 @@ import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, StoreError
 from pipeline.remote.paths import LISTED, RemotePath, is_url, to_path
