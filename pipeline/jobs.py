@@ -16,6 +16,7 @@ from pipeline.bench import bench_for
 from pipeline.images.intensity import wanted_percentiles
 from pipeline.images.mirrored import read_window
 from pipeline.images.statistics import Search
+from pipeline.lowering import predict_in_pieces
 from pipeline.notes import save_arrays
 from pipeline.object_jobs import note_objects
 from pipeline.stores.pyramid import build_region
@@ -136,7 +137,7 @@ def read_scaled(bench: Bench, window: Box) -> NDArray[np.floating]:
     return scaled[:, 0] if plan.spatial_ndim == 2 else scaled
 
 
-def segment_tile(plan: RunPlan, index: int) -> Record:
+def segment_tile(plan: RunPlan, index: int, *, cuts: int = 0) -> Record:
     """Run the network on a tile's window, and write what the tile owns.
 
     Parameters
@@ -145,6 +146,8 @@ def segment_tile(plan: RunPlan, index: int) -> Record:
         The plan.
     index : int
         Of the tile in `plan.tiles`.
+    cuts : int
+        How often the core is halved, where memory is too short for its window: one of `pipeline.geometry.ways_to_cut`.
     """
     began = perf_counter()
     bench = bench_for(plan)
@@ -153,11 +156,11 @@ def segment_tile(plan: RunPlan, index: int) -> Record:
     window = read_scaled(bench, tile.window)
     have_read = perf_counter()
     samples = bench.samples.get(index, {})
-    predicted = predictor.predict(
-        window,
-        scores=plan.probabilities != "none",
-        samples=[_crop(plan, tile, box) for box in samples.values()],
-        reuse=True,
+    scores, parts = plan.probabilities != "none", [_crop(plan, tile, box) for box in samples.values()]
+    predicted = (
+        predict_in_pieces(predictor, plan, window, cuts, scores=scores, samples=parts)
+        if cuts
+        else predictor.predict(window, scores=scores, samples=parts, reuse=True)
     )
     have_computed = perf_counter()
     crop = _crop(plan, tile, tile.owned)
@@ -175,6 +178,7 @@ def segment_tile(plan: RunPlan, index: int) -> Record:
     return {
         "pixels": tile.owned.size,
         "reused": int(predicted.reused),
+        "cuts": cuts,
         "read": have_read - began,
         "compute": have_computed - have_read,
         "write": have_written - have_computed,

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,21 @@ class Interfering(SerialExecutor):
     def __init__(self, stage: str, number: int, act: Callable[[], object]) -> None:
         self.stage, self.number, self.act = stage, number, act
 
-    def map(self, stage: str, job: Any, plan: Any, indices: Iterable[int]) -> Iterator[tuple[int, Any]]:  # noqa: ANN401
+    def map(
+        self,
+        stage: str,
+        job: Any,  # noqa: ANN401
+        plan: Any,  # noqa: ANN401
+        indices: Iterable[int],
+        lowered: Sequence[Any] = (),
+    ) -> Iterator[tuple[int, Any]]:
         def watched() -> Iterator[int]:
             for number, index in enumerate(indices):
                 if (stage, number) == (self.stage, self.number):
                     self.act()
                 yield index
 
-        return super().map(stage, job, plan, watched())
+        return super().map(stage, job, plan, watched(), lowered)
 
 
 class Job:
