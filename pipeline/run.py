@@ -75,7 +75,7 @@ class ImageReport:
     notes: tuple[str, ...] = ()
 
 
-def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent) -> RunPlan:
+def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent, *, survey: bool = False) -> RunPlan:
     """Look at an image and decide everything about its run.
 
     Parameters
@@ -88,6 +88,8 @@ def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent) 
         Folder under which results go.
     intent : Intent
         The device and the memory at hand.
+    survey : bool
+        Whether only the extent of the run is of interest: nothing is told, and the image's bytes are not looked at.
 
     Raises
     ------
@@ -108,9 +110,9 @@ def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent) 
         else:
             facts = model
             check_pixels(model.card, source.info)
-        for note in source.notes:
+        for note in () if survey else source.notes:
             log.warning("%s", note)
-        content = content_sha256(source) if config.identify == "content" else None
+        content = content_sha256(source) if config.identify == "content" and not survey else None
         target = _find_target(source, config) if config.output.in_place else None
         made = make_plan(config, image, source.info, facts, output.absolute(), intent, content, target)
         if intent.rates is None and intent.core is None and (rates := known_rates(made, config)) is not None:
