@@ -6,7 +6,7 @@ BIN := .venv/bin
 DATA ?= ../shared/data/nuclei_fluorescence
 SOURCES := $(shell find pipeline flows -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: venv demo test quick lint bench faults fuzz corpus lock clean
+.PHONY: venv demo test quick lint bench load faults fuzz corpus audit lock clean
 
 venv: .venv/installed
 
@@ -40,6 +40,11 @@ bench: venv
 	$(BIN)/python tests/benchmarks/labels.py
 	$(BIN)/python tests/benchmarks/sliding.py
 
+# Very many tiles, and very many images: what each costs, and whether memory grows. A quarter of an hour.
+load: venv
+	$(BIN)/python tests/benchmarks/many_tiles.py
+	$(BIN)/python tests/benchmarks/many_images.py
+
 # Kills the driver, workers and servers, and runs again until done: `make faults TRIALS=25 SEED=7`. Some minutes for 25.
 TRIALS ?= 300
 faults: venv
@@ -53,6 +58,10 @@ fuzz: venv
 # Bad input, and what a user is told of it.
 corpus: venv
 	$(BIN)/python -m tests.corpus.table
+
+# Known vulnerabilities of what the lock installs, by a database that you have: `make audit DATABASE=all.zip`.
+audit: venv
+	@$(BIN)/python -m tests.vulnerabilities $(DATABASE)
 
 # Resolves the ranges of pyproject.toml anew. torch stands first: with it, no other build of it is fetched.
 lock:

@@ -26,7 +26,7 @@ from flows.environment import REPLACED, SKIPPED, WATCHER, can_be_recorded, named
 from flows.notify import announce
 from flows.telling import publish_outcome, recordable, showing_progress
 from pipeline.acquisitions.place import place_of, run_hold
-from pipeline.batch import failed, open_batch, skipped, write_summary
+from pipeline.batch import failed, open_batch, skipped
 from pipeline.calibration import settle_plan
 from pipeline.config import RunConfig
 from pipeline.destination import local_folder, send_summary, stages_left
@@ -54,6 +54,7 @@ from pipeline.run import ImageReport, claim, finished, prepare, prepare_anew
 from pipeline.site import join_site
 from pipeline.stages import run_stage, stage_names
 from pipeline.stores.hold import TakenError, hold
+from pipeline.summary import keeping_summary, write_summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -272,24 +273,25 @@ def segment_folder(
         tags("seamfree", config.model),
         open_batch(config, inputs, output, fresh=fresh) as (images, site, address),
     ):
-        for image in images:
-            began = perf_counter()
-            tell(ImageStarted(image.name))
-            try:
-                if not can_be_recorded(image.path):
-                    raise ImageError(  # noqa: TRY301 (told like whatever else is wrong with an image)
-                        f"{image.path}: a name that is not UTF-8 cannot be recorded; rename it, or use --direct"
+        with keeping_summary(folder, reports) as note:
+            for image in images:
+                began = perf_counter()
+                tell(ImageStarted(image.name))
+                try:
+                    if not can_be_recorded(image.path):
+                        raise ImageError(  # noqa: TRY301 (told like whatever else is wrong with an image)
+                            f"{image.path}: a name that is not UTF-8 cannot be recorded; rename it, or use --direct"
+                        )
+                    # Prefect's overloads take "Any" for a flow that never returns.
+                    report = segment_image(  # type: ignore[assignment]
+                        image, str(folder), config, fresh, place=Place(address, site.intent)
                     )
-                # Prefect's overloads take "Any" for a flow that never returns.
-                report = segment_image(  # type: ignore[assignment]
-                    image, str(folder), config, fresh, place=Place(address, site.intent)
-                )
-            except Exception as error:  # noqa: BLE001 (one image that fails never stops the others)
-                report = failed(image, named(error), perf_counter() - began)
-                logger.error("%s", recordable(f"{image.path}: {report.reason}"))  # noqa: TRY400 (the flow run has the traceback)
-            reports.append(report)
-            write_summary(folder, reports)
-            tell(ImageFinished(image.name, report.status))
+                except Exception as error:  # noqa: BLE001 (one image that fails never stops the others)
+                    report = failed(image, named(error), perf_counter() - began)
+                    logger.error("%s", recordable(f"{image.path}: {report.reason}"))  # noqa: TRY400 (the flow run has the traceback)
+                reports.append(report)
+                note()
+                tell(ImageFinished(image.name, report.status))
         reports = finish_plates(images, reports, folder, config)
         send_summary(write_summary(folder, reports), output)
     _publish_summary(reports)

@@ -17,6 +17,7 @@ import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -190,6 +191,20 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], place: Path) -> None:
         pause.wait(0.2)
 
 
+class _Loop(asyncio.SelectorEventLoop):
+    """An event loop whose processes end with this one from their first moment on.
+
+    A run of a flow calls `dies_with_parent` itself, but not before it has imported Prefect and asked its server what to
+    do, and for a server that has ended with the watcher it may ask for minutes.
+    """
+
+    async def subprocess_exec(self, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 (asyncio's own)
+        """Start a process as asyncio does."""
+        if sys.platform == "linux":
+            named.setdefault("preexec_fn", partial(dies_with_parent, str(os.getpid())))
+        return await super().subprocess_exec(*arguments, **named)
+
+
 def _serve(wanted: Watch, url: str) -> None:
     """Register both deployments, and run what is scheduled for them; again, should the runner lose its server."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
@@ -246,7 +261,8 @@ def _serve(wanted: Watch, url: str) -> None:
         served = {"url": url, "deployment": f"{segment_image.name}/{wanted.name}"}
         (place_of(wanted.output) / SERVED).write_text(json.dumps(served), encoding="utf-8")
         try:
-            asyncio.run(runner.start())
+            with asyncio.Runner(loop_factory=_Loop) as loop:
+                loop.run(runner.start())
         except Exception as error:  # noqa: BLE001 (whatever ended it, what is finished must still be segmented)
             log.warning("serving was interrupted (%s: %s) and goes on", type(error).__name__, error)
 

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-from collections import Counter
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
 from pipeline.calibration import settle_plan
 from pipeline.checking import check_settings
 from pipeline.destination import destined, local_folder, send_summary
 from pipeline.engine.cluster import check_scheduler, connect
-from pipeline.errors import ConfigError, SeamfreeError, StoreError
+from pipeline.errors import ConfigError, SeamfreeError
 from pipeline.images.discover import InputImage, discover
 from pipeline.plates import finish_plates, hold_plates
 from pipeline.printing import in_one_line, unexpected
 from pipeline.progress import ImageFinished, ImageStarted, tell
 from pipeline.remote.paths import is_url, to_path
+from pipeline.room import survey_room
 from pipeline.run import ImageReport, claim, prepare, prepare_anew, run_image
 from pipeline.site import choose_site, is_elsewhere, join_site
-from pipeline.stores.hold import EXPIRY, hold
+from pipeline.summary import keeping_summary, write_summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,9 +32,7 @@ if TYPE_CHECKING:
     from pipeline.planning import Intent, RunPlan
     from pipeline.site import Site
 
-__all__ = ["SUMMARY", "attempt", "failed", "open_batch", "segment", "skipped", "write_summary"]
-
-SUMMARY = "run-summary.json"
+__all__ = ["attempt", "failed", "open_batch", "segment", "skipped"]
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +135,7 @@ def open_batch(
     with hold_plates(images, folder, config, fresh=fresh) as held:
         paths = [Path(image.path) for image in held if not is_url(image.path)]
         with join_site(config, folder, paths, here) as (site, address):
+            survey_room(images, lambda image: prepare(config, image, folder, site.intent, survey=True), folder, fresh=fresh)
             yield held, site, address
 
 
@@ -184,74 +179,10 @@ def segment(
         open_batch(settings, [str(path) for path in given], output, fresh=fresh) as (images, site, address),
         connect(address) as executor,
     ):
-        for image in images:
-            reports.append(attempt(settings, image, folder, site.intent, executor, fresh=fresh))
-            write_summary(folder, reports)
+        with keeping_summary(folder, reports) as note:
+            for image in images:
+                reports.append(attempt(settings, image, folder, site.intent, executor, fresh=fresh))
+                note()
         reports = finish_plates(images, reports, folder, settings)
         send_summary(write_summary(folder, reports), output)
     return reports
-
-
-def write_summary(output: Path, reports: Sequence[ImageReport]) -> Path:
-    """Write ``run-summary.json``: one entry per input, whole at any moment.
-
-    It tells of the folder, not of a run: what other runs have noted of other inputs stays, also that of one which is at
-    work at the same moment. What goes is an entry whose result is now that of another input, and one of which neither
-    the input nor a result is left.
-
-    Parameters
-    ----------
-    output : Path
-        The folder of the results.
-    reports : sequence of ImageReport
-        Of this run.
-
-    Raises
-    ------
-    StoreError
-        If the disk refuses.
-    """
-    path = output / SUMMARY
-    beside = path.with_name(f".{SUMMARY}.{uuid4().hex}.tmp")
-    entries = [asdict(report) for report in reports]
-    try:
-        with hold(path, patience=EXPIRY):
-            entries = _noted_of_others(path, entries) + entries
-            counts = Counter(str(entry["status"]) for entry in entries)
-            facts = {"counts": dict(sorted(counts.items())), "images": entries}
-            # In ASCII: a name of a file that is not UTF-8 comes back as it was, and cannot be written otherwise.
-            beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="ascii")
-            beside.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise StoreError(
-            f"{path}: the summary cannot be written ({error.strerror or error}); make room or give another folder with "
-            "-o, and run again: what is done is kept"
-        ) from error
-    return path
-
-
-def _is_left(place: str) -> bool:
-    """Say whether an input or a result is still there; of what is not on a disk, nobody asks."""
-    return is_url(place) or os.path.lexists(place)
-
-
-def _noted_of_others(path: Path, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give the entries of a summary that other runs have made, as far as they still hold."""
-    try:
-        noted = json.loads(path.read_text(encoding="ascii"))["images"]
-        # Another version may have noted more, or less.
-        others = [entry for entry in noted if {"name", "input", "status", "result"} <= set(entry)]
-        inputs = {entry["input"] for entry in entries}
-        results = {entry["result"] for entry in entries if entry["status"] != "failed"} - {None}
-        return [
-            entry for entry in others
-            if entry["input"] not in inputs and entry["result"] not in results
-            and (_is_left(entry["input"]) or (entry["result"] and _is_left(entry["result"])))
-        ]  # fmt: skip
-    except FileNotFoundError:
-        return []
-    except (ValueError, KeyError, TypeError):
-        log.warning("%s: the summary of earlier runs is damaged and made anew", path)
-        return []

@@ -17,6 +17,7 @@ from pipeline.images.background import fill_background, find_background
 from pipeline.images.intensity import wanted_percentiles
 from pipeline.images.mirrored import read_window
 from pipeline.images.statistics import Search
+from pipeline.lowering import predict_in_pieces
 from pipeline.notes import save_arrays
 from pipeline.object_jobs import note_objects
 from pipeline.stores.pyramid import build_region
@@ -161,7 +162,7 @@ def read_scaled(bench: Bench, window: Box) -> NDArray[np.floating]:
     return scale_raw(bench, window, read_raw(bench, window))
 
 
-def segment_tile(plan: RunPlan, index: int) -> Record:
+def segment_tile(plan: RunPlan, index: int, *, cuts: int = 0) -> Record:
     """Run the network on a tile's window, and write what the tile owns.
 
     Parameters
@@ -170,6 +171,8 @@ def segment_tile(plan: RunPlan, index: int) -> Record:
         The plan.
     index : int
         Of the tile in `plan.tiles`.
+    cuts : int
+        How often the core is halved, where memory is too short for its window: one of `pipeline.geometry.ways_to_cut`.
     """
     began = perf_counter()
     bench = bench_for(plan)
@@ -182,7 +185,7 @@ def segment_tile(plan: RunPlan, index: int) -> Record:
     seen = background is None or not background[tile.owned.relative_to(tile.core.start).slices[1:]].all()
     window = scale_raw(bench, tile.window, raw) if seen else None
     have_read = perf_counter()
-    predicted = _predict(bench, tile, window, [tile.owned, *samples.values()], background)
+    predicted = _predict(bench, tile, window, [tile.owned, *samples.values()], background, cuts)
     have_computed = perf_counter()
     labels = predicted.classes.reshape(tile.owned.shape)
     bench.array("labels/semantic/0").write(tile.owned, labels)
@@ -197,6 +200,7 @@ def segment_tile(plan: RunPlan, index: int) -> Record:
     record = {
         "pixels": tile.owned.size,
         "reused": int(predicted.reused),
+        "cuts": cuts,
         "read": have_read - began,
         "compute": have_computed - have_read,
         "write": have_written - have_computed,
@@ -228,6 +232,7 @@ def _predict(
     window: NDArray[np.floating] | None,
     boxes: list[Box],
     background: NDArray[np.bool_] | None,
+    cuts: int,
 ) -> _Predicted:
     """Run the network, where anything can be seen.
 
@@ -243,6 +248,8 @@ def _predict(
         What the tile owns, and parts of it of which scores are wanted, TZYX.
     background : ndarray of bool, optional
         The pixels of the core, ZYX, that are background without the network.
+    cuts : int
+        As for `segment_tile`.
     """
     plan, free = bench.plan, 4 - bench.plan.spatial_ndim
     whole = plan.probabilities != "none"
@@ -258,7 +265,11 @@ def _predict(
             scores[0] = 1
         return _Predicted(np.zeros(parts[0].shape, dtype=np.uint8), [*first, *nothing], False, skipped, unseen=True)
     crops = [crop_of(plan, tile, box) for box in boxes]
-    predicted = bench.predictor.predict(window, scores=whole, samples=crops[1:], reuse=True)
+    predicted = (
+        predict_in_pieces(bench.predictor, plan, window, cuts, scores=whole, samples=crops[1:])
+        if cuts
+        else bench.predictor.predict(window, scores=whole, samples=crops[1:], reuse=True)
+    )
     classes = predicted.classes[crops[0]]
     given = [*first, *predicted.samples] if predicted.scores is None else [
         predicted.scores[(slice(None), *crops[0])], *predicted.samples

@@ -80,7 +80,7 @@ class ImageReport:
     notes: tuple[str, ...] = ()
 
 
-def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent) -> RunPlan:
+def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent, *, survey: bool = False) -> RunPlan:
     """Look at an image and decide everything about its run.
 
     Parameters
@@ -93,6 +93,8 @@ def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent) 
         Folder under which results go.
     intent : Intent
         The device and the memory at hand.
+    survey : bool
+        Whether only the extent of the run is of interest: nothing is told, and the image's bytes are not looked at.
 
     Raises
     ------
@@ -113,14 +115,14 @@ def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent) 
         else:
             check_pixels(model.card, source.info)
             ratios, told = choose_rescaling(config, source.info, model)
-            if told:
+            if told and not survey:
                 log.warning("%s", told)
             facts = (
                 model if ratios is None else _learn(config, config.network_use.model_copy(update={"rescale": ratios}))
             )
-        for note in source.notes:
+        for note in () if survey else source.notes:
             log.warning("%s", note)
-        content = content_sha256(source) if config.identify == "content" else None
+        content = content_sha256(source) if config.identify == "content" and not survey else None
         target = _find_target(source, config) if config.output.in_place else None
         made = make_plan(config, image, source.info, facts, output.absolute(), intent, content, target)
         if intent.rates is None and intent.core is None and (rates := known_rates(made, config)) is not None:

@@ -24,6 +24,7 @@ from pipeline.describe import describe
 from pipeline.destination import send_result
 from pipeline.engine.ledger import Ledger
 from pipeline.errors import AuditError, ImageError, StoreError, TileError
+from pipeline.geometry import ways_to_cut
 from pipeline.images.intensity import wanted_percentiles
 from pipeline.images.opening import open_image
 from pipeline.images.statistics import Counts, Search
@@ -45,7 +46,7 @@ from pipeline.stores.written import checksums_of, witnessing
 from pipeline.tile_times import hold_to_expectation, sum_up_times
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from pipeline.engine.executor import Executor
     from pipeline.planning import RunPlan
@@ -112,17 +113,26 @@ def _create(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
     return {"resumed": False}
 
 
-def _map(plan: RunPlan, stage: str, job: jobs.TileJob, total: int, executor: Executor) -> None:
+def _map(
+    plan: RunPlan,
+    stage: str,
+    job: jobs.TileJob,
+    total: int,
+    executor: Executor,
+    lowered: Sequence[jobs.TileJob] = (),
+) -> None:
     """Run a stage's jobs that are not done yet, and mark each when it is; see `_records` for what they report.
 
-    No more than a byte is kept for each job: there may be millions.
+    No more than a byte is kept for each job: there may be millions. For `lowered`, see `Executor.map`.
     """
     with Ledger(ledger_path(plan), plan.digest) as ledger:
         done = trusted(plan, ledger, stage, total)
         tell(StageStarted(plan.name, stage, total, sum(done)))
         waiting = (index for index in range(total) if not done[index])
         try:
-            for index, (record, files) in executor.map(stage, partial(witnessed, job), plan, waiting):
+            for index, (record, files) in executor.map(
+                stage, partial(witnessed, job), plan, waiting, [partial(witnessed, each) for each in lowered]
+            ):
                 ledger.mark(stage, index, record, files)
                 tell(JobDone(plan.name, stage, int(record.get("pixels", 0))))
         except TileError as error:
@@ -214,8 +224,13 @@ def _check(plan: RunPlan, executor: Executor) -> dict[str, Any]:
 
 
 def _segment(plan: RunPlan, executor: Executor) -> dict[str, Any]:
-    job = overlap_jobs.detect_tile if plan.instances == "overlap" else jobs.segment_tile
-    _map(plan, "segment", job, len(plan.tiles), executor)
+    if plan.instances == "overlap":
+        # What a function finds in a piece of a window is another thing.
+        _map(plan, "segment", overlap_jobs.detect_tile, len(plan.tiles), executor)
+        return {}
+    ways = len(ways_to_cut(plan.core, plan.footprint))
+    lowered = [partial(jobs.segment_tile, cuts=cuts) for cuts in range(1, ways + 1)]
+    _map(plan, "segment", jobs.segment_tile, len(plan.tiles), executor, lowered)
     return {}
 
 

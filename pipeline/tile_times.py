@@ -37,12 +37,12 @@ def sum_up_times(plan: RunPlan, marks: Iterable[Mark]) -> dict[str, Any]:
         many of them along Y and X make a cell of the map; ``milliseconds``, by part, a text for each row of cells with
         the mean of a tile in each, over T and Z, too. ``constant_windows``: how many tiles had a window of one value
         that the network had seen before, and were not computed again; ``skipped_windows``: how many were all
-        background.
+        background; ``tiles_in_pieces``: how many were computed piece by piece, for memory was too short.
     """
     counts = plan.tiles.counts
     merged = [-(-count // MOST) for count in counts[2:]]
     shape = [-(-count // by) for count, by in zip(counts[2:], merged, strict=True)]
-    constant = unseen = 0
+    constant = unseen = in_pieces = 0
     sums, numbers = np.zeros((len(PARTS), *shape)), np.zeros(shape, dtype=np.int64)
     for mark in marks:
         if not mark.sound:
@@ -53,10 +53,12 @@ def sum_up_times(plan: RunPlan, marks: Iterable[Mark]) -> dict[str, Any]:
         numbers[cell] += 1
         constant += int(mark.record.get("reused", 0))
         unseen += int(mark.record.get("unseen", 0))
+        in_pieces += bool(mark.record.get("cuts", 0))
     means = np.rint(1000 * sums / np.maximum(numbers, 1)).astype(np.int64)
     return {
         "constant_windows": constant,
         "skipped_windows": unseen,
+        "tiles_in_pieces": in_pieces,
         "tiles": {part: round(float(sums[at].sum()), 3) for at, part in enumerate(PARTS)},
         "tile_map": {
             "tiles": list(counts),

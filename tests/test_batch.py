@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from pipeline.batch import write_summary
 from pipeline.models.architecture import UNetConfig
 from pipeline.run import ImageReport
+from pipeline.summary import keeping_summary, write_summary
 from tests.random_models import save_random_model
 
 
@@ -52,6 +52,34 @@ def test_a_damaged_summary_is_made_anew(tmp_path: Path, damage: str) -> None:
     (tmp_path / "run-summary.json").write_text(damage, encoding="utf-8")
     write_summary(tmp_path, [report(tmp_path, "a")])
     assert summary(tmp_path)["counts"] == {"done": 1}
+
+
+def test_a_summary_is_whole_at_the_end_however_many_images_and_whatever_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+
+    def write(output: Path, reports: list[ImageReport]) -> Path:
+        written.append(len(reports))
+        return write_summary(output, reports)
+
+    monkeypatch.setattr("pipeline.summary.write_summary", write)
+    reports: list[ImageReport] = []
+
+    def run() -> None:
+        with keeping_summary(tmp_path, reports) as note:
+            for number in range(300):
+                reports.append(report(tmp_path, f"{number:03}"))
+                note()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert len(summary(tmp_path)["images"]) == 300
+    assert written[0] == 1
+    assert written[-1] == 300
+    # Images that take no time at all: writing each time would be all that is done.
+    assert len(written) < 30
 
 
 def test_runs_that_write_at_the_same_moment_lose_nothing(tmp_path: Path) -> None:

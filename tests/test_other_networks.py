@@ -20,7 +20,6 @@ from torch import nn
 from typer.testing import CliRunner
 
 from pipeline import open_result, segment
-from pipeline.batch import SUMMARY
 from pipeline.bench import Bench
 from pipeline.cli import app
 from pipeline.config import make_config
@@ -33,6 +32,7 @@ from pipeline.models.library import load_model
 from pipeline.models.network import NetworkFormat
 from pipeline.planning import Intent, RunPlan
 from pipeline.run import prepare
+from pipeline.summary import SUMMARY
 from tests.models.foreign import FACTORY, exported, save_foreign
 from tests.models.zoo import ZOO, Net
 from tests.test_seams import TOLERANCE, real_looking, tiled, whole_pass

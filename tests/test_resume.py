@@ -7,7 +7,7 @@ import logging
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,15 @@ class Counting(SerialExecutor):
     def __init__(self) -> None:
         self.done: dict[str, int] = {}
 
-    def map(self, stage: str, job: Any, plan: Any, indices: Iterable[int]) -> Iterator[tuple[int, Any]]:  # noqa: ANN401
-        for found in super().map(stage, job, plan, indices):
+    def map(
+        self,
+        stage: str,
+        job: Any,  # noqa: ANN401
+        plan: Any,  # noqa: ANN401
+        indices: Iterable[int],
+        lowered: Sequence[Any] = (),
+    ) -> Iterator[tuple[int, Any]]:
+        for found in super().map(stage, job, plan, indices, lowered):
             self.done[stage] = self.done.get(stage, 0) + 1
             yield found
 
@@ -294,11 +301,18 @@ class Failing(SerialExecutor):
     def __init__(self, stage: str, index: int) -> None:
         self.stage, self.index = stage, index
 
-    def map(self, stage: str, job: Any, plan: Any, indices: Iterable[int]) -> Iterator[tuple[int, Any]]:  # noqa: ANN401
+    def map(
+        self,
+        stage: str,
+        job: Any,  # noqa: ANN401
+        plan: Any,  # noqa: ANN401
+        indices: Iterable[int],
+        lowered: Sequence[Any] = (),
+    ) -> Iterator[tuple[int, Any]]:
         for index in indices:
             if (stage, index) == (self.stage, self.index):
                 raise WorkersKilledError(stage, index, "3 workers died of it")
-            yield from super().map(stage, job, plan, [index])
+            yield from super().map(stage, job, plan, [index], lowered)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -200,8 +200,15 @@ class _Dies:
     def __init__(self, jobs: int) -> None:
         self.left = jobs
 
-    def map(self, stage: str, job: Job[Any, Any], plan: Any, indices: Iterable[int]) -> Iterator[tuple[int, Any]]:  # noqa: ANN401
-        for index, record in SerialExecutor().map(stage, job, plan, indices):
+    def map(
+        self,
+        stage: str,
+        job: Job[Any, Any],
+        plan: Any,  # noqa: ANN401
+        indices: Iterable[int],
+        lowered: Sequence[Any] = (),
+    ) -> Iterator[tuple[int, Any]]:
+        for index, record in SerialExecutor().map(stage, job, plan, indices, lowered):
             if not self.left:
                 raise KeyboardInterrupt
             self.left -= 1

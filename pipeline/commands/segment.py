@@ -105,10 +105,11 @@ def run(
     start_early(settings)
     from rich.console import Console
 
-    from pipeline.batch import segment, write_summary
+    from pipeline.batch import segment
     from pipeline.destination import local_folder, send_summary
     from pipeline.display import report_table, show_progress
     from pipeline.images.discover import discover
+    from pipeline.summary import write_summary
     from pipeline.wells import wells_path
 
     console = Console(stderr=True)

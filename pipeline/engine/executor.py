@@ -6,15 +6,18 @@ comes back; pixels go through the stores.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import pickle
+import sys
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from time import perf_counter
+from traceback import clear_frames
 from typing import Any, Protocol, TypeVar
 
 from pipeline.errors import ClusterError, SeamfreeError, TileError, TileMemoryError, WorkersKilledError
@@ -34,6 +37,8 @@ TOGETHER_SECONDS, MOST_TOGETHER = 0.1, 64
 RECOUNT_SECONDS = 2.0
 """How often, at most, the workers are counted: some may have joined, and some gone."""
 
+_LOWERED = "%s; it is done again with less memory, and so is the rest of the stage (way %d of %d)"
+
 _LOST = "the Dask scheduler is gone; what is done is kept: run again when it is back"
 
 log = logging.getLogger(__name__)
@@ -50,8 +55,29 @@ class Job(Protocol[Plan, Record]):
 class Executor(Protocol):
     """Runs jobs somewhere."""
 
-    def map(self, stage: str, job: Job[Any, Any], plan: Any, indices: Iterable[int]) -> Iterator[tuple[int, Any]]:  # noqa: ANN401
+    def map(
+        self,
+        stage: str,
+        job: Job[Any, Any],
+        plan: Any,  # noqa: ANN401
+        indices: Iterable[int],
+        lowered: Sequence[Job[Any, Any]] = (),
+    ) -> Iterator[tuple[int, Any]]:
         """Run `job` for each index and yield ``(index, record)`` in the order of completion.
+
+        Parameters
+        ----------
+        stage : str
+            What to call it in messages.
+        job : Job
+            What is done for each index.
+        plan : object
+            What it is done by.
+        indices : iterable of int
+            Taken as they are needed.
+        lowered : sequence of Job
+            Jobs that do the same with less memory, each with less than the one before. Where memory is too short for a
+            job while nothing else runs, the next one takes its place, and keeps it until the end of the stage.
 
         Raises
         ------
@@ -68,11 +94,24 @@ def _attempt(stage: str, job: Job[Any, Any], plan: Any, index: int) -> Any:  # n
     except SeamfreeError as error:
         # What reads and decodes takes anything for the file's fault.
         if error.__cause__ is not None and _is_out_of_memory(error.__cause__):
-            raise TileMemoryError(stage, index, _in_one_line(error.__cause__)) from error
+            raise _too_little_memory(stage, index, error.__cause__) from None
         raise
     except Exception as error:
-        kind = TileMemoryError if _is_out_of_memory(error) else TileError
-        raise kind(stage, index, _in_one_line(error)) from error
+        if _is_out_of_memory(error):
+            raise _too_little_memory(stage, index, error) from None
+        raise TileError(stage, index, _in_one_line(error)) from error
+
+
+def _too_little_memory(stage: str, index: int, error: BaseException) -> TileMemoryError:
+    """Tell of it, and let go of what the calls that it came through still hold: the next try needs the room.
+
+    Workers keep what they have freed, see `pipeline.engine.workers`; here it goes back to the system.
+    """
+    clear_frames(error.__traceback__)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+    return TileMemoryError(stage, index, _in_one_line(error))
 
 
 def _attempt_on_worker(
@@ -102,19 +141,51 @@ def _in_one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "Failed to allocate memory",
+    # oneDNN, of the scratchpad that a convolution needs.
+    "could not create a primitive",
+    "could not create a memory object",
+    # A thread's stack is memory, too.
+    "can't start new thread",
+)
+"""What libraries say that have no error of its own for it: torch for a CPU, C++, onnxruntime, oneDNN."""
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Say whether memory was short: NumPy's error, torch's for a GPU, or the plain one of its allocator for a CPU."""
+    """Say whether memory was short: NumPy's error, torch's for a GPU, or a plain one that says so."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    return bool(kinds & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
+    text = str(error)
+    return bool(kinds & {"MemoryError", "OutOfMemoryError"}) or any(words in text for words in _OUT_OF_MEMORY)
 
 
 class SerialExecutor:
     """Runs one job after the other in this process: the same contract without a cluster."""
 
-    def map(self, stage: str, job: Job[Any, Any], plan: Any, indices: Iterable[int]) -> Iterator[tuple[int, Any]]:  # noqa: ANN401
+    def map(
+        self,
+        stage: str,
+        job: Job[Any, Any],
+        plan: Any,  # noqa: ANN401
+        indices: Iterable[int],
+        lowered: Sequence[Job[Any, Any]] = (),
+    ) -> Iterator[tuple[int, Any]]:
         """Run `job` for each index, in order; see `Executor.map`."""
+        ways, way = (job, *lowered), 0
         for index in indices:
-            yield index, _attempt(stage, job, plan, index)
+            while True:
+                try:
+                    record = _attempt(stage, ways[way], plan, index)
+                    break
+                except TileMemoryError as error:
+                    if way + 1 == len(ways):
+                        raise
+                    way += 1
+                    log.warning(_LOWERED, error, way, len(lowered))
+            yield index, record
 
 
 class DaskExecutor:
@@ -145,7 +216,14 @@ class DaskExecutor:
             raise ClusterError(_LOST) from error
         return max(1, sum(threads.values()) * self.ahead)
 
-    def map(self, stage: str, job: Job[Any, Any], plan: Any, indices: Iterable[int]) -> Iterator[tuple[int, Any]]:  # noqa: ANN401
+    def map(
+        self,
+        stage: str,
+        job: Job[Any, Any],
+        plan: Any,  # noqa: ANN401
+        indices: Iterable[int],
+        lowered: Sequence[Job[Any, Any]] = (),
+    ) -> Iterator[tuple[int, Any]]:
         """Run `job` for each index on the cluster; see `Executor.map`."""
         from distributed import as_completed
 
@@ -157,9 +235,11 @@ class DaskExecutor:
         deaths = Counter[int]()
         completed = as_completed(loop=self.client.loop)
         packed = pickle.dumps(plan)
+        ways, way, tried, spread = (job, *lowered), 0, 0, 0
+        given_up: TileError | None = None
 
-        def submit(groups: list[tuple[int, ...]]) -> None:
-            futures = self.client.map(_attempt_on_worker, [stage] * len(groups), [job] * len(groups),
+        def submit(groups: list[tuple[int, ...]], by: int) -> None:
+            futures = self.client.map(_attempt_on_worker, [stage] * len(groups), [ways[by]] * len(groups),
                                       [packed] * len(groups), groups, pure=False, retries=0)  # fmt: skip
             flying.update(zip(futures, groups, strict=True))
             completed.update(futures)
@@ -172,7 +252,7 @@ class DaskExecutor:
                     break
                 groups.append(group)
             if groups:
-                submit(groups)
+                submit(groups, way)
 
         try:
             fill()
@@ -182,17 +262,33 @@ class DaskExecutor:
                 for (future, group), outcome in zip(finished, outcomes, strict=True):
                     future.release()
                     if isinstance(outcome, _Trouble):
+                        before = way
                         for index in group:
                             deaths[index] += outcome.deaths
-                            if index == lonely and (deaths[index] >= MOST_DEATHS or not outcome.deaths):
-                                raise _given_up(outcome, deaths[index])
+                            if index == lonely and not outcome.deaths and tried < len(lowered):
+                                way = tried + 1
+                            elif index == lonely and (deaths[index] >= MOST_DEATHS or not outcome.deaths):
+                                error = _given_up(outcome, deaths[index])
+                                if given_up is not None or not outcome.deaths:
+                                    raise given_up or error
+                                # Others that were with it when workers died have their turn yet.
+                                given_up = error
+                                continue
                             # A worker takes with it what was queued there, too. Whoever is suspected twice runs once
                             # more while nothing else does, and so does what found too little memory.
                             is_suspect = not outcome.deaths or deaths[index] >= MOST_DEATHS - 1
                             (alone if is_suspect and len(group) == 1 else again).append(index)
-                        log.warning("%s; it is done again", outcome.error)
+                        if way > before:
+                            log.warning(_LOWERED, outcome.error, way, len(lowered))
+                        elif given_up is None:
+                            log.warning("%s; it is done again", outcome.error)
                     elif isinstance(outcome, _Done):
                         together = how_many(len(group), outcome.seconds)
+                        if group == (lonely,) and spread < way:
+                            # With less memory each, the others may fit beside one another again.
+                            spread = way
+                            again.extend(index for index in alone if not deaths[index])
+                            alone = deque(index for index in alone if deaths[index])
                 failed = next((outcome for outcome in outcomes if isinstance(outcome, Exception)), None)
                 if failed is None:
                     if perf_counter() - counted > RECOUNT_SECONDS:
@@ -200,12 +296,16 @@ class DaskExecutor:
                     fill()
                     if alone and not flying:
                         lonely = alone.popleft()
-                        submit([(lonely,)])
+                        # Workers that die are mostly killed for the memory they take: the last try is the smallest.
+                        tried = len(lowered) if deaths[lonely] else way
+                        submit([(lonely,)], tried)
                 for (_, group), outcome in zip(finished, outcomes, strict=True):
                     if isinstance(outcome, _Done):
                         yield from zip(group, outcome.records, strict=True)
                 if failed is not None:
                     raise failed
+            if given_up is not None:
+                raise given_up
         finally:
             if flying:
                 self.client.cancel(list(flying))

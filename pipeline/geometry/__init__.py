@@ -3,6 +3,7 @@
 from pipeline.geometry.box import Box
 from pipeline.geometry.footprint import Footprint, Margin, round_up
 from pipeline.geometry.mirror import mirror_index, mirror_indices
+from pipeline.geometry.pieces import ways_to_cut, window_in
 from pipeline.geometry.tiling import Tile, TileGrid, legal_core, window_around
 
 __all__ = [
@@ -15,5 +16,7 @@ __all__ = [
     "mirror_index",
     "mirror_indices",
     "round_up",
+    "ways_to_cut",
     "window_around",
+    "window_in",
 ]

@@ -203,12 +203,15 @@ class TiffSource:
         )
 
     def _check_structure(self, file: tifffile.TiffFile) -> None:
-        """Refuse a file that ends before its pages and their descriptions do: tifffile would read what there is."""
+        """Refuse a file that ends before its pages and their descriptions do: tifffile would read what there is.
+
+        Pages of a classic TIFF lie below 4 GiB, also where a program lets the pixels of a file reach beyond. NDPI has
+        the upper halves of offsets behind the tags.
+        """
         handle, tiff = file.filehandle, file.tiff
         path, size = handle.path, handle.size
-        if tiff.is_ndpi or (not tiff.is_bigtiff and size > 1 << 32):
-            return  # offsets of 32 bits do not tell where pages lie that far out
         wide, order = tiff.is_bigtiff, file.byteorder
+        inline = 8 if wide else 4
         entries = np.dtype(
             [("code", f"{order}u2"), ("type", f"{order}u2"), ("count", f"{order}u{8 if wide else 4}"),
              ("offset", f"{order}u{8 if wide else 4}")]
@@ -233,15 +236,18 @@ class TiffSource:
                 raise ImageError(f"{path}: damaged: after page {page - 1} comes a page that was there before")
             seen.add(at)
             handle.seek(at)
-            tags = take(number(tiff.tagnosize, page) * tiff.tagsize, page)
-            for code, kind, count, offset in np.frombuffer(tags, dtype=entries).tolist():
+            total = number(tiff.tagnosize, page)
+            tags = np.frombuffer(take(total * tiff.tagsize, page), dtype=entries)
+            at = number(tiff.offsetsize, page)
+            upper = np.frombuffer(take(4 * total, page), "<u4").tolist() if tiff.is_ndpi else [0] * total
+            for (code, kind, count, lower), above in zip(tags.tolist(), upper, strict=True):
+                offset = lower + (above << 32)
                 length = _IFD_TYPES.get(kind, 1) * count
-                if code < _PRIVATE and length > tiff.offsetsize and offset + length > size:
+                if code < _PRIVATE and length > inline and offset + length > size:
                     raise ImageError(
                         f"{path}: truncated or damaged: tag {code} of page {page} lies outside the file of {size} "
                         "bytes; copy it again"
                     )
-            at = number(tiff.offsetsize, page)
 
     def _check_described(self, series: tifffile.TiffPageSeries) -> None:
         """Refuse an ImageJ stack with fewer images than it says: tifffile would read those that are there."""

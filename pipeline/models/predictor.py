@@ -241,6 +241,13 @@ class Predictor:
         parts = [probabilities(part) for part in samples]
         return Prediction(found.cpu().numpy(), whole, parts, known is not None)
 
+    def release(self) -> None:
+        """Give back the memory of what is kept beside the network."""
+        with self._turn:
+            self._constants = Constants()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def _average(self, image: Tensor) -> Tensor:
         """Give the mean of the probabilities over the symmetries, always added in one order."""
         if not self._symmetries:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -42,8 +43,6 @@ class Threshold(nn.Module):
 
 def make(folder: str) -> nn.Module:
     """Make the network, and note in which process."""
-    import os
-
     with (Path(folder) / LOADED).open("a") as file:
         file.write(f"{os.getpid()}\n")
     return Threshold()
@@ -95,7 +94,9 @@ def measure(images: int, edge: int, workers: int, more: list[str]) -> dict[str, 
             Path(sys.executable).parent / "seamfree", "run", given, "-o", output, "-m", model,
             "--workers", str(workers), "--factory", "tests.benchmarks.many_images:make", *more,
         ]  # fmt: skip
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, text=True)
+        # Workers import the factory from here.
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, text=True, env=environment)
         seen: list[dict[str, float]] = []
         watch(process, output / "run-summary.json", seen)
         if process.returncode:

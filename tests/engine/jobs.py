@@ -42,6 +42,10 @@ def kill_and_tell(plan: str, index: int) -> dict[str, int]:
     return {}
 
 
+def tell_name(plan: str, _index: int) -> dict[str, str]:
+    return {"name": Path(plan).name}
+
+
 def want_memory_alone(plan: str, index: int) -> dict[str, int]:
     """Find too little memory for job 2, the first time."""
     mark = Path(plan) / "wanted"

@@ -164,6 +164,32 @@ def test_a_job_that_finds_too_little_memory_is_done_again_alone(tmp_path: Path) 
             list(executor.map("segment", jobs.want_too_much_memory, None, range(4)))
 
 
+def test_where_memory_stays_too_short_the_way_that_takes_less_is_gone(
+    dask_executor: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By all that had found too little; and if that is too much, too, it is told."""
+    for executor in (dask_executor, SerialExecutor()):
+        caplog.clear()
+        ways = [jobs.want_too_much_memory, jobs.double]
+        found = dict(executor.map("segment", jobs.want_too_much_memory, 7, range(6), lowered=ways))
+        assert sorted(found) == list(range(6))
+        assert found[2] == {"value": 14}
+        told = [record.getMessage() for record in caplog.records if record.name == "pipeline.engine.executor"]
+        lowered = [line for line in told if "with less memory, and so is the rest of the stage" in line]
+        assert [line[-13:] for line in lowered] == [" (way 1 of 2)", " (way 2 of 2)"]
+        with pytest.raises(TileMemoryError, match=r"segment, tile 2: MemoryError: Unable to allocate"):
+            list(executor.map("segment", jobs.want_too_much_memory, 7, range(6), lowered=ways[:1]))
+
+
+def test_the_last_worker_that_a_job_may_kill_has_the_least_to_do(tmp_path: Path) -> None:
+    """For what kills workers is mostly the memory that they take."""
+    with open_cluster(ClusterSpec(workers=2)) as address, connect(address) as executor:
+        ways = [jobs.want_too_much_memory, jobs.tell_name]
+        found = dict(executor.map("segment", jobs.kill_and_tell, str(tmp_path), range(6), lowered=ways))
+    assert (tmp_path / "killed").stat().st_size == 2
+    assert {index: record for index, record in found.items() if record} == {2: {"name": tmp_path.name}}
+
+
 def test_a_worker_that_has_lost_its_gpu_is_replaced(tmp_path: Path) -> None:
     with open_cluster(ClusterSpec(workers=2)) as address, connect(address) as executor:
         found = dict(executor.map("segment", jobs.lose_gpu_once, str(tmp_path), range(12)))

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from pipeline.config import RunConfig, make_config
 from pipeline.engine.executor import Executor, SerialExecutor
 from pipeline.images.discover import InputImage
 from pipeline.planning import Intent
-from pipeline.room import expected_bytes
+from pipeline.room import expected_bytes, survey_room
 from pipeline.run import ImageReport, prepare
 from tests.corpus.test_corpus import WITHOUT_RIGHTS
 from tests.faults.run import BIN, contents
@@ -39,14 +39,21 @@ class Interfering(SerialExecutor):
     def __init__(self, stage: str, number: int, act: Callable[[], object]) -> None:
         self.stage, self.number, self.act = stage, number, act
 
-    def map(self, stage: str, job: Any, plan: Any, indices: Iterable[int]) -> Iterator[tuple[int, Any]]:  # noqa: ANN401
+    def map(
+        self,
+        stage: str,
+        job: Any,  # noqa: ANN401
+        plan: Any,  # noqa: ANN401
+        indices: Iterable[int],
+        lowered: Sequence[Any] = (),
+    ) -> Iterator[tuple[int, Any]]:
         def watched() -> Iterator[int]:
             for number, index in enumerate(indices):
                 if (stage, number) == (self.stage, self.number):
                     self.act()
                 yield index
 
-        return super().map(stage, job, plan, watched())
+        return super().map(stage, job, plan, watched(), lowered)
 
 
 class Job:
@@ -124,6 +131,30 @@ def test_too_little_room_is_found_before_work_starts(job: Job, mounted: Path, tm
     plan = prepare(job.config, InputImage(str(job.image), "a"), tmp_path, INTENT)
     taken = sum(len(content) for content in job.wanted.values())
     assert taken < expected_bytes(plan) < plan.disk_bytes
+
+
+def test_too_little_room_for_all_images_together_is_told_before_work_starts(
+    job: Job, mounted: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of results that are there, nothing is wanted."""
+    images = [InputImage(str(job.image), name) for name in ("a", "b", "c")]
+
+    def survey(*, fresh: bool = False) -> list[str]:
+        caplog.clear()
+        survey_room(
+            images, lambda image: prepare(job.config, image, mounted, INTENT, survey=True), mounted, fresh=fresh
+        )
+        return [record.getMessage() for record in caplog.records if record.name == "pipeline.room"]
+
+    assert survey() == []
+    assert job.run(mounted).status == "done"
+    one = expected_bytes(prepare(job.config, images[0], mounted, INTENT))
+    taken = shutil.disk_usage(mounted).used
+    remount(mounted, f"size={(taken + 5 * one // 2) // 1024}k")
+    assert survey() == []  # the other two fit
+    (told,) = survey(fresh=True)
+    assert "the results of 3 images want about 1 MiB together, and 1 MiB are free; those" in told
+    assert told.endswith("make room, or use another -o, --no-image")
 
 
 def test_an_output_that_cannot_be_written_to_is_told(job: Job, mounted: Path) -> None:

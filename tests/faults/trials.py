@@ -16,12 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-import tifffile
 
-from tests.faults.run import POINTS, Run, attempts, contents, injected, kill, reached
-from tests.fields import compose, load_fields
+from tests.faults.jobs import WORKERS, Job
+from tests.faults.run import POINTS, Run, attempts, contents, injected, kill
 
-__all__ = ["KINDS", "Job", "Outcome", "draw_kinds", "prepare_job", "run_trial", "tabulate"]
+__all__ = ["KINDS", "MORE", "Outcome", "draw_kinds", "job_of", "run_trial", "tabulate"]
 
 KINDS = {
     "driver, at a point": 5,
@@ -37,36 +36,26 @@ KINDS = {
 }
 """Who is killed and when, and how many of 25 trials are such."""
 
-WORKERS, AHEAD = 2, 2
+MORE = {
+    "driver, at a point, holes": 2,
+    "worker, at a point, holes": 2,
+    "driver, at a point, volume": 2,
+    "worker, at a point, volume": 2,
+    "all, any moment, volume": 1,
+    "driver, at a point, overlap": 2,
+    "worker, at a point, overlap": 2,
+    "all, any moment, overlap": 1,
+    "driver, at a point, plate in place": 2,
+    "worker, at a point, plate in place": 2,
+    "all, at a point, plate in place": 2,
+    "prefect driver, any moment": 3,
+    "prefect driver, any moment, plate in place": 1,
+    "prefect driver, any moment, holes": 1,
+}
+"""Likewise of 25 others: of other jobs, and of the command when Prefect records it."""
+
+AHEAD = 2
 MOST_RUNS = 8
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is run, and what comes of it when nobody disturbs it.
-
-    Parameters
-    ----------
-    inputs : Path
-        A folder of images.
-    wanted : dict of str to bytes
-        What an undisturbed run leaves.
-    points : dict of str to int
-        How often each named point is reached in it.
-    jobs : int
-        How many jobs it does.
-    seconds : float
-        How long it takes.
-    """
-
-    inputs: Path
-    wanted: dict[str, bytes]
-    points: dict[str, int]
-    jobs: int
-    seconds: float
-
-    def arguments(self, out: Path, *way: str) -> list[str | Path]:
-        return [self.inputs, "-o", out, "--tile", "128", *(way or ("--direct", "--workers", str(WORKERS)))]
 
 
 @dataclass
@@ -75,6 +64,7 @@ class Outcome:
 
     kind: str
     number: int
+    jobs: int
     kills: int = 0
     runs: int = 0
     repeated: int = 0
@@ -82,28 +72,15 @@ class Outcome:
     seconds: float = 0.0
 
 
-def prepare_job(folder: Path) -> Job:
-    """Make the images, and run the job undisturbed."""
-    inputs = folder / "images"
-    inputs.mkdir(parents=True)
-    fields = load_fields()
-    tifffile.imwrite(inputs / "a.tif", compose(fields, (270, 300)), tile=(128, 128), compression="zlib")
-    tifffile.imwrite(inputs / "b.tif", compose(fields, (130, 150), seed=1))
-    job = Job(inputs, {}, {}, 0, 0.0)
-    run = Run(job.arguments(folder / "out"), folder / "notes")
-    assert run.wait() == 0, run.said()
-    seconds = time.monotonic() - run.began
-    points = {point: reached(folder / "notes", point) for group in POINTS.values() for point in group}
-    assert all(points.values()), points
-    done = attempts(folder / "notes")
-    assert set(done.values()) == {1}
-    return Job(inputs, contents(folder / "out"), points, len(done), seconds)
-
-
 def draw_kinds(trials: int) -> list[str]:
-    """Give so many kinds in their shares, the rare ones, too."""
-    pattern = [kind for kind, share in KINDS.items() for _ in range(share)]
+    """Give so many kinds in their shares, the rare ones, too; after the first 25, also those of other jobs."""
+    pattern = [kind for kinds in (KINDS, MORE) for kind, share in kinds.items() for _ in range(share)]
     return (pattern * -(-trials // len(pattern)))[:trials]
+
+
+def job_of(kind: str) -> str:
+    """Give the name of the job of a kind of trial."""
+    return (*kind.split(", "), "nuclei")[2]
 
 
 def run_trial(job: Job, kind: str, number: int, seed: int, folder: Path) -> Outcome:
@@ -120,11 +97,12 @@ def run_trial(job: Job, kind: str, number: int, seed: int, folder: Path) -> Outc
     folder : Path
         For the output and what is counted.
     """
-    outcome = Outcome(kind, number)
+    outcome = Outcome(kind, number, job.jobs)
     draw = random.Random(f"{seed}-{number}-{kind}")
     out, notes = folder / "out", folder / "notes"
     began = time.monotonic()
-    who, _, when = kind.partition(", ")
+    who, when = kind.split(", ")[:2]
+    job.restore()
     with _place(who, folder) as place:
         while True:
             outcome.runs += 1
@@ -138,13 +116,14 @@ def run_trial(job: Job, kind: str, number: int, seed: int, folder: Path) -> Outc
             expected = killed > outcome.kills
             outcome.kills = killed
             _judge(outcome, run, code, expected, who)
-            outcome.faults += [f"under a final name, but not whole: {name}" for name in _half_results(job, out)]
+            if job.pristine is None:
+                outcome.faults += [f"under a final name, but not whole: {name}" for name in _half_results(job, out)]
             if code == 0 or outcome.runs == MOST_RUNS:
                 break
             place.mend()
         if code != 0:
             outcome.faults.append(f"not done after {outcome.runs} runs; the last one said: {run.said()[-2000:]}")
-    found = contents(out)
+    found = job.found(out)
     outcome.faults += [f"differs: {name}" for name in sorted(job.wanted.keys() | found.keys())
                        if found.get(name) != job.wanted.get(name)]  # fmt: skip
     counted = attempts(notes)
@@ -295,7 +274,9 @@ class Recorded(Place):
     def way(self) -> tuple[str, ...]:
         return ("--workers", str(WORKERS))
 
-    def victims(self, run: Run, _who: str) -> list[psutil.Process]:
+    def victims(self, run: Run, who: str) -> list[psutil.Process]:
+        if who == "prefect driver":
+            return [psutil.Process(run.process.pid)]
         found = []
         for process in run.family():
             try:
@@ -329,7 +310,7 @@ def _place(who: str, folder: Path) -> Iterator[Place]:
         finally:
             cluster.close()
     else:
-        yield Recorded(folder) if who == "prefect server" else Place()
+        yield Recorded(folder) if who.startswith("prefect") else Place()
 
 
 def _kill_at_any_moment(run: Run, who: str, place: Place, moment: float) -> None:
@@ -342,17 +323,18 @@ def _kill_at_any_moment(run: Run, who: str, place: Place, moment: float) -> None
         time.sleep(0.005)
 
 
-def tabulate(outcomes: list[Outcome], jobs: int) -> str:
+def tabulate(outcomes: list[Outcome]) -> str:
     """Give the table of what became of all trials."""
-    rows: list[tuple[str, ...]] = [("killed", "trials", "kills", "runs", f"jobs repeated of {jobs}", "faults")]
+    columns = ("trials", "kills", "runs", "jobs", "repeated", "mismatches")
+    rows: list[tuple[str, ...]] = [("killed", *columns)]
     groups: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         groups.setdefault(outcome.kind, []).append(outcome)
     for kind, group in [*groups.items(), ("together", outcomes)]:
         counts: Counter[str] = Counter()
         for outcome in group:
-            counts.update(trials=1, kills=outcome.kills, runs=outcome.runs, repeated=outcome.repeated,
-                          faults=len(outcome.faults))  # fmt: skip
-        rows.append((kind, *(str(counts[name]) for name in ("trials", "kills", "runs", "repeated", "faults"))))
+            counts.update(trials=1, kills=outcome.kills, runs=outcome.runs, jobs=outcome.jobs,
+                          repeated=outcome.repeated, mismatches=len(outcome.faults))  # fmt: skip
+        rows.append((kind, *(str(counts[name]) for name in columns)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

@@ -626,6 +626,49 @@ def test_pages_in_a_circle_are_refused(tmp_path: Path) -> None:
         open_image(path)
 
 
+def test_pages_in_a_circle_are_refused_in_a_file_of_more_than_4_gib(tmp_path: Path) -> None:
+    """As ImageJ writes them, with 32-bit offsets."""
+    path = tmp_path / "a.tif"
+    pages(path, STACK)
+    with tifffile.TiffFile(path) as file:
+        first, last = file.pages[0].offset, file.pages.next_page_offset
+    assert last is not None
+    os.truncate(path, 2**32 + 1000)
+    open_image(path).close()
+    with path.open("r+b") as opened:
+        opened.seek(last)
+        opened.write(struct.pack("<I", first))
+    with pytest.raises(ImageError, match="comes a page that was there before"):
+        open_image(path)
+
+
+def ndpi(path: Path, image: NDArray[np.uint8], after: int = 0, software: int = 0) -> None:
+    """Write an NDPI file of one page: offsets of 64 bits, whose upper halves lie behind the tags."""
+    text = b"scanner 1.0\0"
+    at = 12 + image.nbytes + len(text)
+    tags = [(256, 3, 1, image.shape[1]), (257, 3, 1, image.shape[0]), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1),
+            (273, 4, 1, 12), (277, 3, 1, 1), (278, 4, 1, image.shape[0]), (279, 4, 1, image.nbytes),
+            (305, 2, len(text), 12 + image.nbytes + (software & 0xFFFFFFFF)), (65420, 4, 1, 1)]  # fmt: skip
+    upper = [software >> 32 if code == 305 else 0 for code, *_ in tags]
+    path.write_bytes(
+        struct.pack("<2sHQ", b"II", 42, at) + image.tobytes() + text + struct.pack("<H", len(tags))
+        + b"".join(struct.pack("<HHII", *tag) for tag in tags) + struct.pack("<Q", at if after else 0)
+        + struct.pack(f"<{len(tags)}I", *upper)
+    )  # fmt: skip
+
+
+def test_ndpi_is_looked_through_as_other_files_are(tmp_path: Path) -> None:
+    path, image = tmp_path / "a.ndpi", np.arange(600, dtype=np.uint8).reshape(20, 30)
+    ndpi(path, image)
+    np.testing.assert_array_equal(read_whole(path).squeeze(), image)
+    ndpi(path, image, after=1)
+    with pytest.raises(ImageError, match="comes a page that was there before"):
+        open_image(path)
+    ndpi(path, image, software=1 << 32)
+    with pytest.raises(ImageError, match="tag 305 of page 0 lies outside the file"):
+        open_image(path)
+
+
 def test_an_imagej_stack_with_fewer_images_than_it_says_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     # ImageJ keeps the images of a large stack behind one page; no chain of pages tells how many there should be.

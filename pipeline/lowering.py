@@ -1,0 +1,81 @@
+"""Where memory is too short for a tile: the network sees its window piece by piece, and says the same of each pixel."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.geometry import Box, ways_to_cut, window_in
+from pipeline.models.predictor import Prediction
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pipeline.models.predictor import Predictor
+    from pipeline.planning import RunPlan
+
+__all__ = ["predict_in_pieces"]
+
+
+def predict_in_pieces(
+    predictor: Predictor,
+    plan: RunPlan,
+    window: NDArray[np.floating],
+    cuts: int,
+    *,
+    scores: bool,
+    samples: Sequence[tuple[slice, ...]],
+) -> Prediction:
+    """Do what `Predictor.predict` does, with less memory: each piece of the core is computed from its own window.
+
+    Each has all the context that it needs, so that what is said of a pixel is the same, to the bit where the library
+    that computes convolutions takes the same kernel for both shapes.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        The network.
+    plan : RunPlan
+        Whose core is cut.
+    window : ndarray of float32 or float64
+        Channels, then YX or ZYX: the window of a tile.
+    cuts : int
+        How often the core is halved; of `pipeline.geometry.ways_to_cut`.
+    scores, samples
+        As for `Predictor.predict`; samples lie in the core.
+
+    Returns
+    -------
+    Prediction
+        In the frame of the whole window's output; what is not of the core is 0.
+    """
+    footprint, free = plan.footprint, 4 - plan.spatial_ndim
+    leading = (slice(0, 1),) * free
+    boxes = [Box(tuple(part.start for part in whole), tuple(part.stop for part in whole))
+             for whole in ((*leading, *sample) for sample in samples)]  # fmt: skip
+    shape = footprint.output_shape(footprint.window_shape(plan.core))[free:]
+    classes = np.zeros(shape, dtype=np.uint8)
+    make = partial(np.zeros, dtype=np.float64 if plan.precision == "float64" else np.float32)
+    whole = make((len(plan.classes), *shape)) if scores else None
+    parts = [make((len(plan.classes), *box.shape[free:])) for box in boxes]
+    predictor.release()
+    for piece in ways_to_cut(plan.core, footprint)[cuts - 1]:
+        outer = piece.shift(footprint.inset)
+        inner = outer.relative_to(piece.start)
+        shared = [(number, box.intersect(outer)) for number, box in enumerate(boxes)]
+        shared = [(number, box) for number, box in shared if box.size]
+        found = predictor.predict(
+            np.ascontiguousarray(window[(slice(None), *window_in(piece, footprint).slices[free:])]),
+            scores=scores,
+            samples=[box.relative_to(piece.start).slices[free:] for _, box in shared],
+        )
+        classes[outer.slices[free:]] = found.classes[inner.slices[free:]]
+        if whole is not None and found.scores is not None:
+            whole[(slice(None), *outer.slices[free:])] = found.scores[(slice(None), *inner.slices[free:])]
+        for (number, box), sample in zip(shared, found.samples, strict=True):
+            parts[number][(slice(None), *box.relative_to(boxes[number].start).slices[free:])] = sample
+    return Prediction(classes, whole, [*parts])
