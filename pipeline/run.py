@@ -203,7 +203,7 @@ def claim(plan: RunPlan, *, fresh: bool, renew: bool = False) -> Iterator[str | 
 _INPUT = ("shape", "dtype", "size_bytes", "modified_ns")
 
 SETTINGS = ("series", "network", "use", "weights_sha256", "channels", "instances", "object_classes", "minimum_size",
-             "fill_holes", "border", "parting_depth", "table", "probabilities", "precision", "copy_image",
+             "fill_holes", "border", "parting_depth", "largest", "table", "probabilities", "precision", "copy_image",
              "ome_zarr", "intensity")  # fmt: skip
 """Fields of a plan that stand for what the user chose, and not for the image."""
 

@@ -51,7 +51,7 @@ def tiled(
     noted = [parts.summary.to_arrays() for parts in cores]
     crossing = unite_open(lambda index: OpenSummary.from_arrays(noted[index]), grid.counts, ndim)
     gathered: dict[int, Parted] = {}
-    for numbers_together in crossing.batches(grid):
+    for numbers_together in crossing.batches(grid, rule.largest):
         batch = numbers_together.tolist()
         pieces = [
             Piece(mask[box.slices], seeds[box.slices], box, int(crossing.first[number - 1]))
@@ -131,15 +131,14 @@ def test_spirals_combs_and_dense_blobs_are_parted_alike(core: tuple[int, ...]) -
         np.testing.assert_array_equal(tiled(mask, mask, core, 2, rule), whole(mask, mask, 2, rule))
 
 
-def test_a_component_beyond_the_limit_is_left_whole_and_in_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.labels.parting.LARGEST", 100)
+def test_a_component_beyond_the_limit_is_left_whole_and_in_no_batch() -> None:
     mask = np.zeros((1, 1, 40, 40), dtype=bool)
     mask[0, 0, 5, :] = mask[0, 0, :, 5] = True  # a cross: its box is the image
     mask[0, 0, 20:24, 14:18] = True
-    rule = PartingRule(1.0, 0, (1, 1))
+    rule = PartingRule(1.0, 0, (1, 1), largest=100)
     grid = grid_of(mask.shape, (1, 1, 16, 16))
     cores = [part_core(mask[t.owned.slices], mask[t.owned.slices], t.owned, mask.shape, 2, rule)
              for t in (grid[index] for index in range(len(grid)))]  # fmt: skip
     crossing = unite_open(lambda index: cores[index].summary, grid.counts, 2)
     assert crossing.volume.tolist() == [1600, 16]
-    assert [batch.tolist() for batch in crossing.batches(grid)] == [[2]]
+    assert [batch.tolist() for batch in crossing.batches(grid, rule.largest)] == [[2]]
