@@ -133,9 +133,10 @@ def bars(
     step = max(step, 1.0) if whole else step
     at = ceil(first / step - 1e-9)
     while at * step <= last + 1e-9 * span:
+        text = number(at * step)
         # The last one ends with the plot where it would be cut off.
-        x = x_of(at * step)
-        parts.append(_text(x, HEIGHT - 24, number(at * step), "end" if x > WIDTH - RIGHT - 14 else "mid"))
+        x = min(x_of(at * step), WIDTH - LETTER * len(text) / 2)
+        parts.append(_text(x, HEIGHT - 24, text, "mid"))
         at += 1
     for place, text in marks:
         x = x_of(place)
