@@ -159,7 +159,8 @@ def describe_report(report: Report) -> str:
         why = "nothing can be computed again as without tiles, for a function or a network that sees the whole image"
         if seams is None or seams["chance"] is None:
             return why
-        return f"{why}; as many objects end at seams as by chance in {seams['chance']:.1e} of all images"
+        share = 100 * float(f"{seams['chance']:.2g}")
+        return f"{why}; by chance as many objects end at seams, or more, in {share:g} % of images"
     if "ambivalent" in windows:
         return describe_function(report)
     ties = f", {windows['ties']} ties within rounding" if windows["ties"] else ""

@@ -18,7 +18,7 @@ from pipeline.images.background import fill_background, find_background
 from pipeline.images.intensity import Scaling
 from pipeline.jobs import read_raw, scale_raw
 from pipeline.labels.components import edge_ids, of_classes
-from pipeline.labels.parting import LARGEST, part_core
+from pipeline.labels.parting import part_core
 from pipeline.labels.seams import complete_components, odd_pixels
 from pipeline.notes import load_arrays
 from pipeline.remote.paths import AnyPath, to_path
@@ -270,7 +270,7 @@ def _compare_objects(bench: Bench, point: Sequence[int], *, grow: bool) -> Recor
         region = _region(plan, point, edge)
         complete, opened, labels = _objects(bench, region)
         record["decided"] = not opened[tuple(at - start for at, start in zip(point, region.start, strict=True))]
-        if record["decided"] or not grow or (2 * edge) ** plan.spatial_ndim > LARGEST:
+        if record["decided"] or not grow or (2 * edge) ** plan.spatial_ndim > plan.parting.largest:
             break
         edge *= 2
     if bench.holes_are_guessed:

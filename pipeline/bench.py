@@ -143,7 +143,7 @@ class Bench:
     @opened_once
     def batches(self) -> list[NDArray[np.int64]]:
         """Their numbers, as they are parted together."""
-        return self.crossing.batches(self.plan.tiles)
+        return self.crossing.batches(self.plan.tiles, self.plan.parting.largest)
 
     @opened_once
     def places(self) -> NDArray[np.int32]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 __all__ = [
+    "LARGEST",
     "AuditConfig",
     "ClusterConfig",
     "ExecutionConfig",
@@ -38,6 +39,11 @@ Flag = Annotated[bool, Field(strict=True)]
 
 Extent = Annotated[Whole, Field(ge=1, le=2**20)]
 """Of an object, in pixels."""
+
+
+LARGEST = 2**24
+"""Pixels of the largest bounding box in which touching objects are parted, unless told otherwise: 4096 x 4096. The same
+on every machine, for the result depends on it."""
 
 
 class Settings(BaseModel):
@@ -68,6 +74,13 @@ class InstancesConfig(Settings):
         ge=0,
         description="How much farther from the background than the neck between them, in pixels, the middle of an "
         "object must be for a watershed to part it from another one; null takes what the card recommends.",
+    )
+    largest: Whole = Field(
+        default=LARGEST,
+        ge=1,
+        le=2**30,
+        description="Pixels of the largest bounding box in which a watershed parts touching objects; what is larger "
+        "stays one object, and is listed.",
     )
     fill_holes: Flag = Field(
         default=False, description="Whether background that touches a single component, and no edge, is part of it."
@@ -100,13 +113,15 @@ class InstancesConfig(Settings):
     def _has_a_use(self) -> InstancesConfig:
         """Refuse what has no effect: where there are no objects, or none is parted."""
         if self.method == "none":
-            for name in ("classes", "minimum_size", "depth", "fill_holes", "border"):
+            for name in ("classes", "minimum_size", "depth", "largest", "fill_holes", "border"):
                 if getattr(self, name) != type(self).model_fields[name].default:
                     raise ValueError(f"{name} is for objects, and the method none makes none; leave out one of them")
-        if self.depth is not None and self.method not in (None, "watershed", "overlap"):
-            raise ValueError(
-                f"depth is for the method watershed, and the method is {self.method}; leave out one of them"
-            )
+        for name in ("depth", "largest"):
+            given = getattr(self, name) != type(self).model_fields[name].default
+            if given and self.method not in (None, "watershed", "overlap"):
+                raise ValueError(
+                    f"{name} is for the method watershed, and the method is {self.method}; leave out one of them"
+                )
         return self
 
 

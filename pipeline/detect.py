@@ -163,8 +163,9 @@ def check_detector(config: RunConfig) -> bool:
         )
     if config.model != type(config).model_fields["model"].default:
         raise ConfigError(f"a function takes the network's place; leave out the model {config.model!r}")
-    if wish.classes or wish.depth is not None:
-        raise ConfigError("a function finds objects of one class; leave out instances.classes and instances.depth")
+    for name in ("classes", "depth", "largest"):
+        if getattr(wish, name) != type(wish).model_fields[name].default:
+            raise ConfigError(f"a function finds objects of one class, which nothing parts; leave out instances.{name}")
     if wish.fill_holes or wish.border != "keep":
         raise ConfigError("a function's objects stay as they are; leave out instances.fill_holes and instances.border")
     if config.output.probabilities != "none":

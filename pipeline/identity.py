@@ -27,6 +27,7 @@ _NAMES = {
     "image_chunk": "chunk of the image",
     "image_shard": "shard of the image",
     "parting_depth": "depth",
+    "largest": "largest box that is parted",
     "versions": "version of",
 }
 """What fields of a plan are called, where it is not their name in plain words."""

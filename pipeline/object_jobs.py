@@ -24,7 +24,8 @@ from pipeline.labels.parting import (
     part_crossing,
     unite_open,
 )
-from pipeline.labels.union import leave_out, relabel, unite
+from pipeline.labels.runs import Runs
+from pipeline.labels.union import join, leave_out, relabel, unite
 from pipeline.notes import load_arrays, load_labels, save_array, save_arrays, save_labels
 
 if TYPE_CHECKING:
@@ -144,9 +145,7 @@ def _find_objects(plan: RunPlan, index: int, labels: NDArray[np.uint8]) -> None:
         return
     mask, seeds = _masks(plan, labels)
     found = part_core(mask, seeds, owned, plan.label_shape, plan.spatial_ndim, plan.parting)
-    # One image of both: objects first, then the open components.
-    objects = np.uint32(found.summary.first.size)
-    save_labels(_kept(plan, "parts", index), np.where(found.open > 0, found.open + objects, found.objects))
+    save_labels(_kept(plan, "parts", index), found.runs.to_array())
     save_arrays(_core_note(plan, index), found.summary.to_arrays())
 
 
@@ -162,7 +161,7 @@ def unite_crossing(plan: RunPlan, _index: int = 0) -> Record:
         plan.spatial_ndim,
     )
     save_arrays(plan.work / "crossing.npz", crossing.to_arrays())
-    batches = crossing.batches(plan.tiles)
+    batches = crossing.batches(plan.tiles, plan.parting.largest)
     too_large = np.setdiff1d(np.arange(1, crossing.first.size + 1), np.concatenate([[0], *batches]))
     listed = [crossing.box(number) for number in too_large[:_LISTED].tolist()]
     boxes = [{"start": list(box.start), "stop": list(box.stop)} for box in listed]
@@ -237,8 +236,9 @@ def _number_parts(plan: RunPlan) -> Record:
         with np.load(_parted(plan, batch), allow_pickle=False) as arrays:
             counts[numbers - 1] = arrays["counts"]
     offsets = np.cumsum([0, *(first.size for first in firsts)])
+    firsts.append(np.repeat(crossing.first, counts))
     crossing_offsets = offsets[-1] + np.concatenate([[0], np.cumsum(counts)])
-    first = np.concatenate([np.zeros(0, dtype=np.int64), *firsts, np.repeat(crossing.first, counts)])
+    first = join(firsts)
     reaches = np.repeat(crossing.at_edge(plan.label_shape, plan.spatial_ndim), counts)
     is_at_edge = np.concatenate([np.zeros(0, dtype=np.bool_), *at_edge, reaches])
     for batch, numbers in enumerate(bench.batches):
@@ -272,9 +272,9 @@ def relabel_tile(plan: RunPlan, index: int) -> Record:
     start, stop = bench.noted("offsets")[index : index + 2]
     inside = bench.noted("table")[start:stop]
     if plan.instances == "components":
-        numbered = relabel(_components(plan, bench.classes(index), owned).labels, inside)
+        numbered = relabel(_components(plan, bench.classes(index), owned).runs, inside)
     else:
-        parts = load_labels(_kept(plan, "parts", index), owned.shape, np.uint32)
+        parts = Runs.from_array(load_labels(_kept(plan, "parts", index), (2, -1), np.uint32), owned.shape)
         numbered = relabel(parts, np.concatenate([inside, _unparted(plan, index)]))
         _paint_crossing(plan, index, numbered)
     bench.array("labels/instances/0").write(owned, numbered)

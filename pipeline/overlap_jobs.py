@@ -18,6 +18,7 @@ from pipeline.images.mirrored import read_window
 from pipeline.labels.overlap import CandidateTable, Pairs, compare_views, find_candidates, neighbours
 from pipeline.labels.overlap_choice import choose
 from pipeline.labels.overlap_painting import PaintedSummary, View, number_painted, paint_core
+from pipeline.labels.runs import Runs
 from pipeline.labels.union import relabel
 from pipeline.notes import load_arrays, load_labels, save_array, save_arrays, save_facts, save_labels
 
@@ -206,7 +207,7 @@ def paint_tile(plan: RunPlan, index: int) -> Record:
         owned,
         plan.label_shape,
     )
-    save_labels(_painted_labels(plan, index), painted.labels)
+    save_labels(_painted_labels(plan, index), Runs.of(painted.labels).to_array())
     save_arrays(_painted(plan, index), painted.summary.to_arrays())
     bench.array("labels/semantic/0").write(owned, (painted.labels > 0).astype(np.uint8))
     return {"pixels": owned.size}
@@ -254,7 +255,6 @@ def relabel_tile(plan: RunPlan, index: int) -> Record:
     owned = plan.tiles[index].owned
     start, stop = bench.noted("offsets")[index : index + 2]
     numbers = np.asarray(bench.noted("table")[start:stop])
-    bench.array("labels/instances/0").write(
-        owned, relabel(load_labels(_painted_labels(plan, index), owned.shape, np.uint32), numbers)
-    )
+    runs = Runs.from_array(load_labels(_painted_labels(plan, index), (2, -1), np.uint32), owned.shape)
+    bench.array("labels/instances/0").write(owned, relabel(runs, numbers))
     return {"pixels": owned.size}

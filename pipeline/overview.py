@@ -14,6 +14,7 @@ from pipeline.checking import check_settings
 from pipeline.engine.cluster import connect, open_cluster
 from pipeline.errors import SeamfreeError
 from pipeline.images.discover import discover
+from pipeline.memory import NUMBERING_BYTES, OBJECT_PIXELS, numbering_bytes, parting_bytes
 from pipeline.run import prepare, prepare_anew
 from pipeline.site import choose_site, is_elsewhere
 
@@ -60,6 +61,7 @@ class Overview:
             "tiles": f"{len(plan.tiles):,}, core {plan.core[spatial]}, window {plan.tiles.window_shape[spatial]}",
             "network": f"{plan.model}, {arithmetic} on {plan.device}",
             "memory": f"about {plan.window_bytes / 2**20:,.0f} MiB for a tile, in each worker",
+            **self._objects(),
             "disk": f"at most {plan.disk_bytes / 2**20:,.0f} MiB",
             "time": "not measured on this device; --planner measure does it"
             if tiling is None or tiling.seconds is None
@@ -67,6 +69,23 @@ class Overview:
             "plan": plan.digest[:16],
         }
         return [self.input, *(f"  {name:<8}{text}" for name, text in told.items()), *self._alternatives()]
+
+    def _objects(self) -> dict[str, str]:
+        """Tell what objects take of a worker's memory, beside a tile."""
+        plan, told = self.plan, {}
+        if plan is None:
+            return told
+        if (parting := parting_bytes(plan)) is not None:
+            told["parting"] = (
+                f"up to {parting / 2**20:,.0f} MiB, in a worker, for objects that touch, in a box of at most "
+                f"{plan.largest:,} pixels"
+            )
+        if (numbering := numbering_bytes(plan)) is not None:
+            told["numbers"] = (
+                f"{NUMBERING_BYTES} bytes for each object, in one worker: {numbering / 2**20:,.0f} MiB if there is one "
+                f"in each {OBJECT_PIXELS} pixels"
+            )
+        return told
 
     def _alternatives(self) -> list[str]:
         """Tell which tiles there were to choose from, and what each would cost."""

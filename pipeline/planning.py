@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from pipeline import audit_windows, sizing
 from pipeline.choices import choose_channels, choose_classes, choose_precision, choose_skipping
+from pipeline.config import LARGEST
 from pipeline.detect import DetectorCard, DetectorFacts, DetectorFunction
 from pipeline.errors import PlanError
 from pipeline.geometry import Box, Footprint, TileGrid
@@ -114,6 +115,8 @@ class RunPlan(BaseModel):
     border: Literal["keep", "drop"]
     parting_depth: float
     """For the watershed, in pixels of the axis with the smallest spacing."""
+    largest: int = LARGEST
+    """For the watershed: pixels of the largest bounding box in which a component is parted."""
     spacing: tuple[int, ...]
     """Of the spatial axes, for the watershed: in the ratio of the pixel sizes, as whole numbers."""
     table: bool
@@ -223,7 +226,7 @@ class RunPlan(BaseModel):
         """How components become objects, where the method is the watershed."""
         from pipeline.labels.watershed import PartingRule
 
-        return PartingRule(self.parting_depth, self.minimum_size, self.spacing)
+        return PartingRule(self.parting_depth, self.minimum_size, self.spacing, self.largest)
 
     @cached_property
     def subject(self) -> Subject:
@@ -434,6 +437,7 @@ def make_plan(
             "fill_holes": config.instances.fill_holes and method != "none",
             "border": config.instances.border,
             "parting_depth": depth,
+            "largest": config.instances.largest,
             "spacing": _spacing(info, footprint),
             "table": config.output.table and method != "none",
             "report": config.output.report,

@@ -236,8 +236,8 @@ def _finished_result(plan: RunPlan) -> AnyPath | None:
 _INPUT = ("shape", "dtype", "size_bytes", "modified_ns")
 
 SETTINGS = ("series", "network", "use", "weights_sha256", "channels", "instances", "object_classes", "minimum_size",
-             "fill_holes", "border", "parting_depth", "table", "probabilities", "precision", "skip_below", "copy_image",
-             "ome_zarr", "intensity")  # fmt: skip
+             "fill_holes", "border", "parting_depth", "largest", "table", "probabilities", "precision", "skip_below",
+             "copy_image", "ome_zarr", "intensity")  # fmt: skip
 """Fields of a plan that stand for what the user chose, and not for the image."""
 
 

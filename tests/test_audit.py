@@ -319,10 +319,9 @@ def test_a_tile_whose_objects_lie_a_pixel_off_is_caught_wherever_it_is(
 
 
 def test_what_is_too_large_to_be_parted_is_told_while_the_run_goes_on(
-    mosaic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    mosaic: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("pipeline.labels.parting.LARGEST", 900)
-    plan = planned(mosaic, tmp_path, tile=256, audit={"windows": 0})
+    plan = planned(mosaic, tmp_path, tile=256, audit={"windows": 0}, instances={"largest": 900})
     found = audited(plan)["too_large_to_part"]
     assert found["total"] > 0
     start, stop = (found["listed"][0][end] for end in ("start", "stop"))

@@ -76,6 +76,39 @@ def test_torchvisions_mask_rcnn_runs(tmp_path: Path) -> None:
     assert scores.size == labels.max()
 
 
+def save_blocks(path: Path) -> None:
+    """Save weights for Cellpose with which each block of 8 x 8 pixels is an object, whatever the image."""
+    edge = 8
+    inward = (edge - 1) / 2 - torch.arange(edge, dtype=torch.float32)
+    down, right = inward[:, None].expand(edge, edge), inward[None].expand(edge, edge)
+    flows_and_score = torch.stack([down, right, torch.full((edge, edge), 2.0)])
+    state = {
+        "W2": torch.eye(3 * edge**2).reshape(3 * edge**2, 3, edge, edge),
+        "out.weight": torch.zeros(3 * edge**2, 256, 1, 1),
+        "out.bias": flows_and_score.ravel(),
+    }
+    torch.save(state, path)
+
+
+@pytest.mark.slow
+def test_cellpose_runs_on_planes_and_volumes(tmp_path: Path) -> None:
+    pytest.importorskip("cellpose.models", reason="cellpose is not installed: pip install cellpose")
+    save_blocks(tmp_path / "blocks")
+    weights, options = str(tmp_path / "blocks"), {"flow_threshold": 0.0, "min_size": 10}
+    image = np.random.default_rng(0).random((1, 48, 64), dtype=np.float32)
+    labels, _ = find_objects(cellpose, image, weights=weights, **options)
+    rows, columns = np.mgrid[:48, :64] // 8
+    expected = rows * 8 + columns + 1
+    # Cellpose mirrors and blends its own tiles, so that blocks at the edges may lose a pixel; none is moved.
+    assert labels.shape == (48, 64)
+    inside = labels[8:40, 8:56]
+    assert np.unique(inside).size == 4 * 6
+    pairs = np.unique(np.stack([inside, expected[8:40, 8:56]]).reshape(2, -1), axis=1)
+    assert pairs.shape[1] == 4 * 6
+    volume, _ = find_objects(cellpose, np.zeros((1, 2, 4, 3), dtype=np.float32), weights=weights, niter=1, **options)
+    assert volume.shape == (2, 4, 3)
+
+
 def test_a_detector_of_boxes_finds_the_same_in_windows_as_at_once() -> None:
     from tests.labels.overlapping import assemble, grid_of
 

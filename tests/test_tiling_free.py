@@ -184,11 +184,7 @@ def number(parts: list[NDArray[np.integer]]) -> NDArray[np.integer]:
 
 @pytest.mark.parametrize("limit", [None, 300])
 @pytest.mark.parametrize("dims", [2, 3])
-def test_planes_and_volumes_are_parted_alike(
-    tmp_path: Path, dims: Literal[2, 3], limit: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if limit is not None:
-        monkeypatch.setattr("pipeline.labels.parting.LARGEST", limit)
+def test_planes_and_volumes_are_parted_alike(tmp_path: Path, dims: Literal[2, 3], limit: int | None) -> None:
     architecture = UNetConfig.model_validate({"dims": dims, "depth": 1, "base_channels": 2})
     model = save_random_model(tmp_path / "model", architecture, seed={2: 3, 3: 1}[dims])
     image = ndimage.gaussian_filter(
@@ -199,7 +195,7 @@ def test_planes_and_volumes_are_parted_alike(
                      photometric="minisblack")  # fmt: skip
     found = [
         labels(tmp_path / "a.ome.tif", tmp_path / str(tile), tile=tile, scheduler="serial", model=model,
-               method="watershed", depth=0.5)
+               method="watershed", depth=0.5, **({} if limit is None else {"largest": limit}))
         for tile in (6, 16, 64)
     ]  # fmt: skip
     semantic, instances = found[0]

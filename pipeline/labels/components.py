@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from pipeline.errors import GeometryError
 from pipeline.geometry.box import Box
+from pipeline.labels.runs import Runs
 
 __all__ = [
     "CoreComponents",
     "CoreSummary",
     "edge_ids",
-    "first_pixels",
     "label_core",
     "linked_axes",
     "of_classes",
@@ -102,11 +102,14 @@ class CoreComponents:
     ----------
     labels : ndarray of uint32, TZYX
         Local ids 1 to n, 0 for background; the shape of the core.
+    runs : Runs
+        The same as runs.
     summary : CoreSummary
         What the union needs of it.
     """
 
     labels: NDArray[np.uint32]
+    runs: Runs
     summary: CoreSummary
 
 
@@ -153,8 +156,8 @@ def label_core(
         raise GeometryError(
             f"the core from {owned.start} to {owned.stop} is not inside an image of {tuple(image_shape)}"
         )
-    labels = np.zeros(mask.shape, dtype=np.uint32)
     free = 4 - spatial_ndim
+    planes = []
     total = 0
     for index in np.ndindex(*mask.shape[:free]):
         local, count = cc3d.connected_components(
@@ -165,32 +168,19 @@ def label_core(
         )
         if total:
             local[local > 0] += np.uint32(total)
-        labels[index] = local
+        planes.append(local)
         total += int(count)
-    area = np.bincount(labels[mask], minlength=total + 1)[1:].astype(np.int64)
-    first = raster_index(first_pixels(labels, total), owned, image_shape)
+    labels = (planes[0] if len(planes) == 1 else np.stack(planes)).reshape(mask.shape)
+    runs = Runs.of(labels)
     faces = linked_axes(spatial_ndim)
     summary = CoreSummary(
-        first=first,
-        area=area,
+        first=raster_index(runs.first(total), owned, image_shape),
+        area=runs.area(total),
         low={axis: np.take(labels, 0, axis=axis) for axis in faces},
         high={axis: np.take(labels, -1, axis=axis) for axis in faces},
         at_edge=edge_ids(labels, owned, image_shape, spatial_ndim),
     )
-    return CoreComponents(labels, summary)
-
-
-def first_pixels(labels: NDArray[np.uint32], count: int) -> NDArray[np.int64]:
-    """Find the flat index of the first pixel of each label 1 to `count`, inside the core."""
-    flat = labels.ravel()
-    starts = np.empty(flat.size, dtype=np.bool_)
-    starts[:1] = True
-    np.not_equal(flat[1:], flat[:-1], out=starts[1:])
-    # Only starts of runs can be first; written from the last to the first, the earliest stays.
-    where = np.flatnonzero(starts)[::-1]
-    first = np.zeros(count + 1, dtype=np.int64)
-    first[flat[where]] = where
-    return first[1:]
+    return CoreComponents(labels, runs, summary)
 
 
 def edge_ids(

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import GeometryError
 from pipeline.geometry import Box, TileGrid
-from pipeline.labels.components import first_pixels, linked_axes, raster_index
+from pipeline.labels.components import linked_axes, raster_index
+from pipeline.labels.runs import Runs
 
 __all__ = ["WITHIN", "CandidateTable", "Candidates", "Pairs", "compare_views", "find_candidates", "neighbours"]
 
@@ -135,10 +136,11 @@ def find_candidates(
     ids = np.zeros(highest + 1, dtype=np.uint32)
     ids[chosen] = np.arange(1, chosen.size + 1)
     kept = ids[labels]
-    start, stop = _boxes(kept, chosen.size, window)
+    runs = Runs.of(kept)
+    start, stop = (edges + np.array(window.start) for edges in runs.boxes(chosen.size))
     table = CandidateTable(
-        first=raster_index(first_pixels(kept, chosen.size), window, image_shape),
-        size=np.bincount(kept.ravel(), minlength=chosen.size + 1)[1:].astype(np.int64),
+        first=raster_index(runs.first(chosen.size), window, image_shape),
+        size=runs.area(chosen.size),
         core_size=core_sizes[chosen].astype(np.int64),
         score=scores[chosen - 1].astype(np.float64),
         clearance=_clearance(start, stop, window, image_shape, spatial_ndim, diameter),
@@ -146,18 +148,6 @@ def find_candidates(
         stop=stop,
     )
     return Candidates(kept, table)
-
-
-def _boxes(labels: NDArray[np.uint32], count: int, window: Box) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give the bounding boxes, in the image, of labels 1 to `count`."""
-    inside = np.nonzero(labels)
-    ids = labels[inside].astype(np.int64) - 1
-    start = np.full((count, 4), np.iinfo(np.int64).max, dtype=np.int64)
-    stop = np.zeros((count, 4), dtype=np.int64)
-    for axis, (position, offset) in enumerate(zip(inside, window.start, strict=True)):
-        np.minimum.at(start[:, axis], ids, position + offset)
-        np.maximum.at(stop[:, axis], ids, position + offset + 1)
-    return start, stop
 
 
 def _clearance(

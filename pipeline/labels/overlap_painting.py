@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import Box
-from pipeline.labels.components import first_pixels, raster_index
+from pipeline.labels.components import raster_index
 from pipeline.labels.parting import number_parts
+from pipeline.labels.runs import Runs
 from pipeline.labels.union import Numbering
 
 __all__ = ["Painted", "PaintedSummary", "View", "number_painted", "paint_core"]
@@ -108,7 +109,7 @@ def paint_core(views: Iterable[View], owned: Box, image_shape: Sequence[int]) ->
     found, inverse, area = np.unique(identity[painted], return_inverse=True, return_counts=True)
     labels = np.zeros(owned.shape, dtype=np.uint32)
     labels[painted] = inverse + 1
-    first = raster_index(first_pixels(labels, found.size), owned, image_shape)
+    first = raster_index(Runs.of(labels).first(found.size), owned, image_shape)
     return Painted(labels, PaintedSummary(found, first, area.astype(np.int64)))
 
 

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
 from pipeline.geometry import Box, TileGrid
-from pipeline.labels.components import CoreSummary, edge_ids, first_pixels, label_core, linked_axes, raster_index
+from pipeline.labels.components import CoreSummary, edge_ids, label_core, linked_axes, raster_index
+from pipeline.labels.runs import Runs
 from pipeline.labels.union import unite
 from pipeline.labels.watershed import PartingRule, part_components
 
 __all__ = [
-    "LARGEST",
     "CoreParts",
     "Crossing",
     "OpenSummary",
@@ -34,9 +34,6 @@ __all__ = [
     "part_crossing",
     "unite_open",
 ]
-
-LARGEST = 2**24
-"""Pixels of the largest bounding box in which a component is parted. A larger one is left as one object."""
 
 _TOGETHER = 2**20
 """Pixels of the bounding boxes that one job parts, if they are many."""
@@ -95,17 +92,29 @@ class CoreParts:
 
     Parameters
     ----------
-    objects : ndarray of uint32, TZYX
-        Ids of the objects that lie inside the core, 1 to n, 0 elsewhere.
-    open : ndarray of uint32, TZYX
-        Ids of the open components, 1 to m, 0 elsewhere.
+    labels : ndarray of uint32, TZYX
+        Ids of the objects that lie inside the core, 1 to n, then those of the open components, n + 1 to n + m; 0
+        elsewhere.
+    runs : Runs
+        The same as runs.
     summary : OpenSummary
         What the other cores need to know.
     """
 
-    objects: NDArray[np.uint32]
-    open: NDArray[np.uint32]
+    labels: NDArray[np.uint32]
+    runs: Runs
     summary: OpenSummary
+
+    @property
+    def objects(self) -> NDArray[np.uint32]:
+        """Ids of the objects, 0 elsewhere."""
+        return np.where(self.labels > self.summary.first.size, np.uint32(0), self.labels)
+
+    @property
+    def open(self) -> NDArray[np.uint32]:
+        """Ids of the open components, 1 to m, 0 elsewhere."""
+        count = np.uint32(self.summary.first.size)
+        return np.where(self.labels > count, self.labels - count, np.uint32(0))
 
 
 def part_core(
@@ -134,8 +143,8 @@ def part_core(
     Returns
     -------
     CoreParts
-        With a core as large as the image only what is larger than `LARGEST` is open, and the objects are those of the
-        image.
+        With a core as large as the image only what is larger than the rule's `largest` is open, and the objects are
+        those of the image.
     """
     found = label_core(mask, owned, image_shape, spatial_ndim)
     is_open = np.zeros(found.summary.count + 1, dtype=np.bool_)
@@ -144,47 +153,41 @@ def part_core(
             is_open[found.summary.low[axis]] = True
         if owned.stop[axis] < image_shape[axis]:
             is_open[found.summary.high[axis]] = True
-    if prod(owned.shape[4 - spatial_ndim :]) > LARGEST:
+    if prod(owned.shape[4 - spatial_ndim :]) > rule.largest:
         # What is too large to be parted is so wherever it lies.
-        start, stop = _boxes(found.labels, found.summary.count, owned)
-        is_open[1:] |= (stop - start).prod(axis=1) > LARGEST
+        start, stop = found.runs.boxes(found.summary.count)
+        is_open[1:] |= (stop - start).prod(axis=1) > rule.largest
     is_open[0] = False
-    renumbered = np.where(is_open, np.cumsum(is_open), 0).astype(np.uint32)
-    opened = renumbered[found.labels]
-    closed = mask & (opened == 0)
-    objects = np.zeros(mask.shape, dtype=np.uint32)
+    opened = np.where(is_open, np.cumsum(is_open), 0).astype(np.uint32)
+    is_closed = ~is_open
+    is_closed[0] = False
+    closed = found.runs.paint(is_closed)
+    planes = []
     total = 0
     for index in np.ndindex(*mask.shape[: 4 - spatial_ndim]):
         parts = part_components(closed[index], seeds[index], rule)
-        count = int(parts.max(initial=0))
-        objects[index] = np.where(parts > 0, parts + np.uint32(total), 0) if total else parts
-        total += count
+        if total:
+            parts[parts > 0] += np.uint32(total)
+        planes.append(parts)
+        total = max(total, int(parts.max(initial=0)))
+    labels = (planes[0] if len(planes) == 1 else np.stack(planes)).reshape(mask.shape)
+    count = int(np.count_nonzero(is_open))
+    if count:
+        labels += found.runs.paint(np.where(is_open, opened + np.uint32(total), np.uint32(0)))
+    runs = Runs.of(labels)
     chosen = is_open[1:]
-    start, stop = _boxes(opened, int(np.count_nonzero(chosen)), owned)
     components = CoreSummary(
         found.summary.first[chosen],
         found.summary.area[chosen],
-        {axis: renumbered[face] for axis, face in found.summary.low.items()},
-        {axis: renumbered[face] for axis, face in found.summary.high.items()},
-        np.unique(renumbered[found.summary.at_edge][is_open[found.summary.at_edge]]).astype(np.int64),
+        {axis: opened[face] for axis, face in found.summary.low.items()},
+        {axis: opened[face] for axis, face in found.summary.high.items()},
+        opened[found.summary.at_edge][is_open[found.summary.at_edge]].astype(np.int64),
     )
-    first = raster_index(first_pixels(objects, total), owned, image_shape)
-    at_edge = np.zeros(total, dtype=np.bool_)
-    at_edge[edge_ids(objects, owned, image_shape, spatial_ndim) - 1] = True
-    return CoreParts(objects, opened, OpenSummary(first, at_edge, components, start, stop))
-
-
-def _boxes(labels: NDArray[np.uint32], count: int, owned: Box) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give the bounding boxes, in the image, of labels 1 to `count` in a core."""
-    where = np.flatnonzero(labels != 0)
-    inside = np.unravel_index(where, labels.shape)
-    ids = labels.ravel()[where].astype(np.int64) - 1
-    start = np.full((count, 4), np.iinfo(np.int64).max, dtype=np.int64)
-    stop = np.zeros((count, 4), dtype=np.int64)
-    for axis, (position, offset) in enumerate(zip(inside, owned.start, strict=True)):
-        np.minimum.at(start[:, axis], ids, position + offset)
-        np.maximum.at(stop[:, axis], ids, position + offset + 1)
-    return start, stop
+    first = raster_index(runs.first(total + count)[:total], owned, image_shape)
+    at_edge = np.zeros(total + count, dtype=np.bool_)
+    at_edge[edge_ids(labels, owned, image_shape, spatial_ndim) - 1] = True
+    start, stop = (edges[total:] + np.array(owned.start) for edges in runs.boxes(total + count))
+    return CoreParts(labels, runs, OpenSummary(first, at_edge[:total], components, start, stop))
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,13 +235,15 @@ class Crossing:
         ).any(axis=1)
         return found
 
-    def batches(self, grid: TileGrid) -> list[NDArray[np.int64]]:
+    def batches(self, grid: TileGrid, largest: int) -> list[NDArray[np.int64]]:
         """Share the components that are parted among jobs: the largest first, then small ones core by core.
 
         Parameters
         ----------
         grid : TileGrid
             The cores. Components that begin in the same or in neighbouring ones are found in the same places.
+        largest : int
+            Pixels of the largest bounding box in which a component is parted, as in `PartingRule`.
 
         Returns
         -------
@@ -246,8 +251,8 @@ class Crossing:
             Numbers of the components of each job. What is too large to be parted is in none.
         """
         volume = self.volume
-        large = np.flatnonzero((volume > _TOGETHER) & (volume <= LARGEST))
-        small = np.flatnonzero(volume <= min(_TOGETHER, LARGEST))
+        large = np.flatnonzero((volume > _TOGETHER) & (volume <= largest))
+        small = np.flatnonzero(volume <= min(_TOGETHER, largest))
         begins = self.start[small] // np.asarray(grid.core)
         small = small[np.lexsort(begins.T[::-1])]
         ends = np.flatnonzero(np.diff(np.cumsum(volume[small]) // _TOGETHER)) + 1
@@ -371,7 +376,7 @@ def part_crossing(pieces: Sequence[Piece], image_shape: Sequence[int], rule: Par
         count = int(parts.max(initial=0))
         at_edge = np.zeros(count, dtype=np.bool_)
         at_edge[edge_ids(parts, piece.box, image_shape, 2 if free == 2 else 3) - 1] = True
-        results.append(Parted(parts, raster_index(first_pixels(parts, count), piece.box, image_shape), at_edge))
+        results.append(Parted(parts, raster_index(Runs.of(parts).first(count), piece.box, image_shape), at_edge))
     return results
 
 
@@ -435,6 +440,8 @@ def number_parts(first: NDArray[np.int64], kept: NDArray[np.bool_] | None = None
         raise StoreError(f"{first.size} objects are more than a uint32 label image can number; raise the minimum size")
     order = np.argsort(first)
     wanted = np.ones(first.size, dtype=np.bool_) if kept is None else kept[order]
+    ranks = np.cumsum(wanted, dtype=np.uint32)
+    ranks *= wanted
     numbers = np.empty(first.size, dtype=np.uint32)
-    numbers[order] = np.where(wanted, np.cumsum(wanted), 0)
+    numbers[order] = ranks
     return numbers

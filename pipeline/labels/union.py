@@ -17,8 +17,9 @@ from scipy.sparse.csgraph import connected_components
 
 from pipeline.errors import GeometryError, StoreError
 from pipeline.labels.components import AXES, CoreSummary, linked_axes
+from pipeline.labels.runs import Runs
 
-__all__ = ["Numbering", "leave_out", "relabel", "unite"]
+__all__ = ["Numbering", "join", "leave_out", "relabel", "unite"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,9 +108,8 @@ def unite(
                 pairs.append(touching + np.array([offsets[neighbour] - 1, offsets[index] - 1]))
             if position + 1 < counts[axis]:
                 waiting[axis, index] = summary.high[axis]
-    first, area = _join(firsts), _join(areas)
     links = np.concatenate([np.zeros((0, 2), dtype=np.int64), *pairs])
-    return _number(first, area, links, offsets, minimum_size)
+    return _number(firsts, areas, links, offsets, minimum_size)
 
 
 def leave_out(numbering: Numbering, unwanted: NDArray[np.int64]) -> Numbering:
@@ -135,38 +135,36 @@ def leave_out(numbering: Numbering, unwanted: NDArray[np.int64]) -> Numbering:
     return Numbering(renumbered[numbering.table], numbering.offsets, count, dropped)
 
 
-def relabel(labels: NDArray[np.uint32], numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:
+def relabel(runs: Runs, numbers: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Replace the local ids of a core by final numbers.
 
     Parameters
     ----------
-    labels : ndarray of uint32
-        Local ids 1 to n, 0 for background.
+    runs : Runs
+        Of local ids 1 to n, 0 for background.
     numbers : ndarray of uint32, shape (n,)
         What `Numbering.of_core` gives.
 
     Returns
     -------
     ndarray of uint32
-        Same shape.
+        Of the core's shape.
 
     Raises
     ------
     GeometryError
         If the labels hold an id that the numbers do not know.
     """
-    highest = int(labels.max(initial=0))
+    highest = int(runs.label.max(initial=0))
     if highest > numbers.size:
         raise GeometryError(
             f"local component {highest} in a core for which {numbers.size} are known; summary and labels disagree"
         )
-    table = np.zeros(numbers.size + 1, dtype=np.uint32)
-    table[1:] = numbers
-    return table[labels]
+    return runs.paint(np.concatenate([np.zeros(1, dtype=np.uint32), numbers]))
 
 
-def _join(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Concatenate arrays, and forget them."""
+def join(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Concatenate arrays, and forget them: there may be many millions of objects."""
     joined = np.concatenate([np.zeros(0, dtype=np.int64), *parts])
     parts.clear()
     return joined
@@ -187,13 +185,14 @@ def _touching(
 
 
 def _number(
-    first: NDArray[np.int64],
-    area: NDArray[np.int64],
+    firsts: list[NDArray[np.int64]],
+    areas: list[NDArray[np.int64]],
     links: NDArray[np.int64],
     offsets: NDArray[np.int64],
     minimum_size: int,
 ) -> Numbering:
-    """Unite linked components and rank the objects by their first pixel. Changes `area`, which is its own."""
+    """Unite linked components and rank the objects by their first pixel. Empties `firsts` and `areas`."""
+    first, area = join(firsts), join(areas)
     linked = np.unique(links)
     ends = np.searchsorted(linked, links)
     graph = coo_array((np.ones(len(ends), dtype=np.bool_), (ends[:, 0], ends[:, 1])), shape=(linked.size, linked.size))
@@ -208,12 +207,15 @@ def _number(
     is_object[linked] = False
     is_object[representative] = True
     area[representative] = sizes
+    objects = int(np.count_nonzero(is_object))
     kept = np.flatnonzero(is_object & (area >= minimum_size))
+    del area, is_object
     if kept.size > np.iinfo(np.uint32).max:
         raise StoreError(f"{kept.size} objects are more than a uint32 label image can number; raise the minimum size")
     table = np.zeros(first.size, dtype=np.uint32)
-    kept = kept[np.argsort(first[kept])]
-    table[kept] = np.arange(1, kept.size + 1, dtype=np.uint32)
+    first = first[kept]
+    order = np.argsort(first)
+    del first
+    table[kept[order]] = np.arange(1, kept.size + 1, dtype=np.uint32)
     table[members] = np.repeat(table[representative], np.diff(heads, append=members.size))
-    dropped = int(np.count_nonzero(is_object)) - int(kept.size)
-    return Numbering(table=table, offsets=offsets, count=int(kept.size), dropped=dropped)
+    return Numbering(table=table, offsets=offsets, count=int(kept.size), dropped=objects - int(kept.size))

@@ -32,11 +32,14 @@ class PartingRule:
     spacing : tuple of int
         Distance between pixels along Y and X, or Z, Y and X. Whole numbers, so that squared distances are whole, too,
         and exact.
+    largest : int, optional
+        Pixels of the largest bounding box in which a component is parted. A larger one is left as one object.
     """
 
     depth: float
     minimum_size: int
     spacing: tuple[int, ...]
+    largest: int = 2**30
 
 
 def part_components(mask: NDArray[np.bool_], seeds: NDArray[np.bool_], rule: PartingRule) -> NDArray[np.uint32]:
@@ -109,21 +112,32 @@ def _part(
     deepest = int(squared.max())
     is_short = deepest - int(squared.min()) < 2**16
     shallow = deepest - squared.astype(np.int32 if is_short and deepest < 2**31 else np.int64)
-    order = np.argsort(shallow.astype(np.uint16) if is_short else shallow, kind="stable")
+    if is_short:
+        shallow = shallow.astype(np.uint16)
+    order = np.argsort(shallow, kind="stable").astype(np.int32)
+    del shallow
     ranks = np.empty(count, dtype=np.int32)
     ranks[order] = np.arange(count, dtype=np.int32)
     rank_at = np.full(size, count, dtype=np.int32)
     rank_at[where] = ranks
     # In raster order, in which neighbours lie near each other in memory; then by rank.
     lowest = ranks.copy()
-    facing = [rank_at[where + step] for step in steps]
-    for there in facing:
+    facing = []
+    for step in steps:
+        there = rank_at[where + step]
         np.minimum(lowest, there, out=lowest)
+        if step > 0:
+            facing.append(there)
+    del rank_at, there
     toward = lowest[order]
-    is_peak = toward == np.arange(count)
-    basins = (np.cumsum(is_peak, dtype=np.int32) - np.int32(1))[_ends(toward)]
+    del lowest
     squared_heights = squared[order]
-    passes = _passes(ranks, facing[len(facing) // 2 :], basins)
+    del order
+    is_peak = toward == np.arange(count, dtype=np.int32)
+    basins = (np.cumsum(is_peak, dtype=np.int32) - np.int32(1))[_ends(toward)]
+    del toward
+    passes = _passes(ranks, facing, basins)
+    del facing
     object_of = _merge(passes, np.flatnonzero(is_peak), squared_heights, rule.depth * min(rule.spacing))
     objects = object_of[basins]
     kept = np.bincount(objects) >= rule.minimum_size
@@ -175,11 +189,13 @@ def _passes(ranks: NDArray[np.int32], facing: list[NDArray[np.int32]], basins: N
         other = basin_of[there]
         apart = np.flatnonzero((other >= 0) & (other != own))
         pairs.append(_joined(own[apart], other[apart]))
-        ways.append(_joined(ranks[apart], there[apart]))
+        way = _joined(ranks[apart], there[apart])
+        ways.append((way & _LOW) << 32 | way >> 32)
+    del basin_of, own, other, apart, way
     pair, place = np.unique(np.concatenate(pairs), return_inverse=True)
+    del pairs
     # The best of each two basins: the smallest rank of the lower pixel, then of the higher one.
     way = np.concatenate(ways)
-    way = (way & _LOW) << 32 | way >> 32
     best = np.full(pair.size, np.iinfo(np.int64).max, dtype=np.int64)
     np.minimum.at(best, place, way)
     order = np.argsort(best)
@@ -197,7 +213,7 @@ def _joined(one: NDArray[np.int32], other: NDArray[np.int32]) -> NDArray[np.int6
 
 def _merge(
     passes: NDArray[np.int64], peaks: NDArray[np.intp], squared: NDArray[np.float32], depth: float
-) -> NDArray[np.intp]:
+) -> NDArray[np.int32]:
     """Give the object of each basin: a basin whose peak is too low goes with whom it meets first.
 
     Peaks are the ranks of the basins' deepest pixels, `squared` the squares of all ranks' heights.
@@ -226,6 +242,6 @@ def _merge(
         met[ended] = survivor
         if peak_heights[ended] - low < depth:
             belongs[leader(belongs, ending)] = leader(belongs, across)
-    leaders = np.array([leader(belongs, member) for member in range(count)], dtype=np.intp)
-    objects: NDArray[np.intp] = np.unique(leaders, return_inverse=True)[1]
+    leaders = np.array([leader(belongs, member) for member in range(count)], dtype=np.int32)
+    objects: NDArray[np.int32] = np.unique(leaders, return_inverse=True)[1].astype(np.int32)
     return objects

@@ -38,7 +38,7 @@ def judge_audit(plan: RunPlan, audit: dict[str, Any]) -> tuple[str, str, str]:
     """Give the kind of the verdict, a word for it, and a sentence."""
     if plan.seams is not None:
         return "care", "seams possible", (
-            f"Seams are possible: the network sees the whole image ({plan.seams}), and the run was told to tile it "
+            f"{_sentence(plan.seams.replace(': not local: ', ': '))}. The run was told to tile this network "
             "nevertheless, with --allow-nonlocal."
         )  # fmt: skip
     if "windows" not in audit:
@@ -57,12 +57,32 @@ def judge_audit(plan: RunPlan, audit: dict[str, Any]) -> tuple[str, str, str]:
     )  # fmt: skip
 
 
-def describe_audit(plan: RunPlan, audit: dict[str, Any]) -> Markup:
-    """Draw the section about the audit."""
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def describe_audit(plan: RunPlan, audit: dict[str, Any], matched: dict[str, Any] | None = None) -> Markup:
+    """Draw the section about the audit.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        The result's.
+    audit, matched : dict
+        What the provenance says under ``audit`` and, where a function found the objects, under ``overlap``.
+    """
     kind, _, sentence = judge_audit(plan, audit)
     parts = [Markup('<p class="{}">{}</p>').format(kind, sentence)]
     if "windows" in audit:
-        parts.append(Markup('<p class="soft">{}.</p>').format(describe_report(audit)))
+        parts.append(Markup('<p class="soft">{}.</p>').format(_sentence(describe_report(audit))))
+    if matched is not None:
+        parts.append(
+            Markup('<p class="soft">Where windows overlap, {} made one; {} kept apart, {} in doubt.</p>').format(
+                plural(matched["merged"], "pair of views of an object was", "pairs of views of an object were"),
+                plural(matched["apart"], "was", "were"),
+                plural(matched["ambiguous"], "is", "are"),
+            )
+        )
     if (why := why_no_plot(audit)) is None:
         seams = audit["seams"]
         halfway = {row["axis"]: row["straight"] for row in seams["table"] if row["where"] == "halfway"}

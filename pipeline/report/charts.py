@@ -14,6 +14,9 @@ __all__ = ["Heat", "bars", "heat_map", "seam_profile", "timeline"]
 WIDTH, HEIGHT = 400, 200
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 22, 40
 
+LETTER = 6.5
+"""Width of a digit."""
+
 SHADES = 8
 """Of a heat map."""
 
@@ -62,6 +65,16 @@ def _round_values(top: float, least: float = 0.0) -> list[float]:
     """Give some round values up to a highest one, not closer to each other than the least distance."""
     step = max(nice_step(top, 3), least)
     return [at * step for at in range(int(top / step + 1e-9) + 1)]
+
+
+def _tick_step(span: float, largest: float, width: float) -> float:
+    """Give the distance of the numbers below a plot: as near to each other as leaves room between them."""
+    for pieces in (5, 4, 3, 2):
+        step = nice_step(span, pieces)
+        letters = max(len(number(step)), len(number(largest // step * step)))
+        if (span / step + 1) * (LETTER * letters + LETTER) <= width:
+            return step
+    return nice_step(span, 1)
 
 
 def bars(
@@ -116,12 +129,14 @@ def bars(
     steps = [f"M{x_of(low) + 0.4:.1f} {y_of(0):.1f}V{y_of(count):.1f}H{x_of(high) - 0.4:.1f}V{y_of(0):.1f}z"
              for low, high, count in zip(edges, edges[1:], counts, strict=False) if count]  # fmt: skip
     parts.append(Markup('<path class="bar" d="{}"/>').format("".join(steps)))
-    step = max(nice_step(span, 5), 1.0) if whole else nice_step(span, 5)
+    step = _tick_step(span, max(abs(first), abs(last)), inner_width)
+    step = max(step, 1.0) if whole else step
     at = ceil(first / step - 1e-9)
     while at * step <= last + 1e-9 * span:
+        text = number(at * step)
         # The last one ends with the plot where it would be cut off.
-        x = x_of(at * step)
-        parts.append(_text(x, HEIGHT - 24, number(at * step), "end" if x > WIDTH - RIGHT - 14 else "mid"))
+        x = min(x_of(at * step), WIDTH - LETTER * len(text) / 2)
+        parts.append(_text(x, HEIGHT - 24, text, "mid"))
         at += 1
     for place, text in marks:
         x = x_of(place)

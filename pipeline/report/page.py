@@ -71,7 +71,7 @@ def draw_page(result: Result, plan: RunPlan) -> str:
         _section("Objects", _objects(plan, objects)) if objects is not None and objects.count else Markup(""),
         _section("Classes", _classes(counted, plan)),
         _section("Intensities", intensities),
-        _section("Seam audit", describe_audit(plan, provenance["audit"])),
+        _section("Seam audit", describe_audit(plan, provenance["audit"], provenance.get("overlap"))),
         _section("Time", _times(plan, provenance)),
         _section("How to open the result", _opening(result)),
         _section("How it came about", _provenance(plan, provenance)),
@@ -223,10 +223,11 @@ def _intensities(pixels: ImagePixels | None, plan: RunPlan, intensity: list[dict
         for entry in intensity[:20]
     ]  # fmt: skip
     method = {
-        "percentile": "The network was given the first percentile as 0 and the last as 1, those of the whole image.",
-        "mean_std": "The network was given the mean as 0 and a standard deviation as 1, those of the whole image.",
-        "none": "The network was given the intensities as they are.",
+        "percentile": "the first percentile as 0 and the last as 1, those of the whole image",
+        "mean_std": "the mean as 0 and a standard deviation as 1, those of the whole image",
+        "none": "the intensities as they are",
     }.get(plan.intensity.method, plan.intensity.method)
+    method = f"The {'function' if plan.instances == 'overlap' else 'network'} was given {method}."
     more = f"{len(intensity) - len(rows):,} more are in seamfree.json." if len(intensity) > len(rows) else ""
     head = ("time", "channel", "mean", "deviation", "percentiles", "not finite")
     return Markup('<p>{}</p><div class="pair">{}</div>{}<p class="soft">{}</p>').format(

@@ -48,7 +48,7 @@ def by_cores(mask: NDArray[np.bool_], edge: int, threads: int) -> NDArray[np.uin
         numbering = unite(lambda index: cores[index].summary, grid.counts, 2)
 
         def write(index: int) -> None:
-            result[grid[index].owned.slices] = relabel(cores[index].labels, numbering.of_core(index))
+            result[grid[index].owned.slices] = relabel(cores[index].runs, numbering.of_core(index))
 
         list(pool.map(write, range(len(grid))))
     return np.asarray(result[0, 0])

@@ -13,6 +13,7 @@ from skimage import measure, morphology
 from pipeline.errors import GeometryError
 from pipeline.geometry import Box, Footprint, TileGrid
 from pipeline.labels.components import CoreComponents, CoreSummary, label_core
+from pipeline.labels.runs import Runs
 from pipeline.labels.union import relabel, unite
 from tests.benchmarks.labels import by_cores, by_dask_image, canonical
 
@@ -44,7 +45,7 @@ def tiled(
     numbering = unite(lambda index: CoreSummary.from_arrays(noted[index]), grid.counts, ndim, minimum_size)
     result = np.full(mask.shape, 0xFFFFFFFF, dtype=np.uint32)
     for index in order:
-        result[grid[index].owned.slices] = relabel(cores[index].labels, numbering.of_core(index))
+        result[grid[index].owned.slices] = relabel(cores[index].runs, numbering.of_core(index))
     assert numbering.count == result.max(initial=0)
     return result
 
@@ -187,4 +188,4 @@ def test_neighbours_whose_faces_differ_are_refused() -> None:
 
 def test_labels_that_the_numbers_do_not_know_are_refused() -> None:
     with pytest.raises(GeometryError, match="local component 3 in a core for which 2 are known"):
-        relabel(np.array([[0, 3]], dtype=np.uint32), np.array([5, 6], dtype=np.uint32))
+        relabel(Runs.of(np.array([[0, 3]], dtype=np.uint32)), np.array([5, 6], dtype=np.uint32))

@@ -22,6 +22,7 @@ from pipeline.labels.parting import (
     part_crossing,
     unite_open,
 )
+from pipeline.labels.runs import Runs
 from pipeline.labels.watershed import PartingRule
 
 Ndim = Literal[2, 3]
@@ -34,9 +35,9 @@ def grid_of(shape: tuple[int, ...], core: tuple[int, ...]) -> TileGrid:
 
 def whole(mask: NDArray[np.bool_], seeds: NDArray[np.bool_], ndim: Ndim, rule: PartingRule) -> NDArray[np.uint32]:
     parts = part_core(mask, seeds, Box.whole(mask.shape), mask.shape, ndim, rule)
-    assert not parts.open.any()
-    numbers = np.concatenate([np.zeros(1, np.uint32), number_parts(parts.summary.first)])
-    return np.asarray(numbers[parts.objects])
+    # What is too large to be parted is one object.
+    firsts = np.concatenate([parts.summary.first, parts.summary.components.first])
+    return np.asarray(np.concatenate([np.zeros(1, np.uint32), number_parts(firsts)])[parts.labels])
 
 
 def tiled(
@@ -51,7 +52,7 @@ def tiled(
     noted = [parts.summary.to_arrays() for parts in cores]
     crossing = unite_open(lambda index: OpenSummary.from_arrays(noted[index]), grid.counts, ndim)
     gathered: dict[int, Parted] = {}
-    for numbers_together in crossing.batches(grid):
+    for numbers_together in crossing.batches(grid, rule.largest):
         batch = numbers_together.tolist()
         pieces = [
             Piece(mask[box.slices], seeds[box.slices], box, int(crossing.first[number - 1]))
@@ -59,8 +60,10 @@ def tiled(
             for box in [crossing.box(number)]
         ]
         gathered.update(zip(batch, part_crossing(pieces, mask.shape, rule), strict=True))
-    assert len(gathered) == crossing.first.size
+    left = np.setdiff1d(np.arange(1, crossing.first.size + 1), list(gathered))
+    assert (crossing.volume[left - 1] > rule.largest).all()
     firsts = [parts.summary.first for parts in cores] + [gathered[number].first for number in sorted(gathered)]
+    firsts.append(crossing.first[left - 1])
     numbers = number_parts(np.concatenate([np.zeros(0, np.int64), *firsts]))
     result = np.zeros(mask.shape, dtype=np.uint32)
     at = 0
@@ -74,6 +77,11 @@ def tiled(
         here = parted.labels > 0
         result[crossing.box(number).slices][here] = numbers[at : at + parted.first.size][parted.labels[here] - 1]
         at += parted.first.size
+    for index, parts in enumerate(cores):
+        number_of = np.zeros(crossing.first.size + 1, dtype=np.uint32)
+        number_of[left] = numbers[at:]
+        members = number_of[crossing.table[crossing.offsets[index] : crossing.offsets[index + 1]]]
+        result[grid[index].owned.slices] += np.concatenate([np.zeros(1, np.uint32), members])[parts.open]
     return result
 
 
@@ -97,7 +105,8 @@ def cases(draw: st.DrawFn, ndim: Ndim) -> tuple[NDArray[np.bool_], NDArray[np.bo
     seeds = relief > draw(st.sampled_from([-1.0, 0.05, 0.2]))
     core = tuple(draw(st.integers(1, length + 2)) for length in shape)
     spacing = draw(st.sampled_from([(1, 1), (3, 2)] if ndim == 2 else [(1, 1, 1), (5, 2, 2)]))
-    return mask, seeds, core, PartingRule(draw(st.sampled_from([0.0, 0.5, 1.0, 3.0])), draw(st.integers(0, 6)), spacing)
+    depth, size = draw(st.sampled_from([0.0, 0.5, 1.0, 3.0])), draw(st.integers(0, 6))
+    return mask, seeds, core, PartingRule(depth, size, spacing, draw(st.sampled_from([30, 400, 2**24])))
 
 
 @settings(max_examples=150, deadline=None)
@@ -118,6 +127,24 @@ def test_volumes_in_cores_are_parted_as_whole_volumes(
     np.testing.assert_array_equal(tiled(mask, seeds, core, 3, rule), whole(mask, seeds, 3, rule))
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(*[st.integers(1, 6)] * 3), min_size=1, max_size=3), st.integers(0, 2**32 - 1))
+def test_runs_say_what_the_image_says(shapes: list[tuple[int, int, int]], seed: int) -> None:
+    random = np.random.default_rng(seed)
+    for shape in shapes:
+        labels = random.integers(0, 4, shape, dtype=np.uint32)
+        runs = Runs.from_array(Runs.of(labels).to_array(), shape)
+        np.testing.assert_array_equal(runs.paint(np.arange(4)), labels)
+        start, stop = runs.boxes(3)
+        for number in (1, 2, 3):
+            at = np.argwhere(labels == number)
+            assert runs.area(3)[number - 1] == len(at)
+            if len(at):
+                assert runs.first(3)[number - 1] == np.flatnonzero(labels == number)[0]
+                assert start[number - 1].tolist() == at.min(axis=0).tolist()
+                assert stop[number - 1].tolist() == (at.max(axis=0) + 1).tolist()
+
+
 @pytest.mark.parametrize("core", [(1, 1, 16, 16), (1, 1, 48, 112), (1, 1, 160, 48)])
 def test_spirals_combs_and_dense_blobs_are_parted_alike(core: tuple[int, ...]) -> None:
     rows, columns = np.mgrid[:160, :160] - 80.0
@@ -131,15 +158,14 @@ def test_spirals_combs_and_dense_blobs_are_parted_alike(core: tuple[int, ...]) -
         np.testing.assert_array_equal(tiled(mask, mask, core, 2, rule), whole(mask, mask, 2, rule))
 
 
-def test_a_component_beyond_the_limit_is_left_whole_and_in_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.labels.parting.LARGEST", 100)
+def test_a_component_beyond_the_limit_is_left_whole_and_in_no_batch() -> None:
     mask = np.zeros((1, 1, 40, 40), dtype=bool)
     mask[0, 0, 5, :] = mask[0, 0, :, 5] = True  # a cross: its box is the image
     mask[0, 0, 20:24, 14:18] = True
-    rule = PartingRule(1.0, 0, (1, 1))
+    rule = PartingRule(1.0, 0, (1, 1), largest=100)
     grid = grid_of(mask.shape, (1, 1, 16, 16))
     cores = [part_core(mask[t.owned.slices], mask[t.owned.slices], t.owned, mask.shape, 2, rule)
              for t in (grid[index] for index in range(len(grid)))]  # fmt: skip
     crossing = unite_open(lambda index: cores[index].summary, grid.counts, 2)
     assert crossing.volume.tolist() == [1600, 16]
-    assert [batch.tolist() for batch in crossing.batches(grid)] == [[2]]
+    assert [batch.tolist() for batch in crossing.batches(grid, rule.largest)] == [[2]]
