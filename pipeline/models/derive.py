@@ -17,7 +17,9 @@ import torch
 from pipeline.errors import ModelError
 from pipeline.geometry import Margin, round_up
 from pipeline.models.context import ModelContext, Output
-from pipeline.models.probe import Passed, Probe
+from pipeline.models.probe import Probe
+from pipeline.models.travel import Travel
+from pipeline.models.watch import Passed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +52,9 @@ _LOUD = 1e6
 
 _ALIKE = 1e-4
 """Of the size of an output: below this, two outputs are the same but for rounding in float32."""
+
+
+_UNTOLD = "a layer that cannot be told"
 
 
 class _NotLocalError(Exception):
@@ -180,12 +185,15 @@ class _Derivation:
     def _check_image(self) -> None:
         if len(self.shapes[self.name]) != self.dims + 2:
             raise _NotLocalError(f"not local: {self._flattening()}, leaves one answer for the whole image")
+        outputs, _ = self.probe.run(0, self._line(self.base[0])[None], self.base, full=True, watched=False)
+        if self.name in outputs and outputs[self.name].is_complex():
+            raise _NotLocalError("its output is complex numbers, of which none is larger; let it give scores")
 
     def _flattening(self) -> str:
         """Name the operation after which there are no spatial axes any more."""
-        larger, passed, _ = self.probe.shapes_passed(tuple(edge + 32 for edge in self.base))
+        larger, passed, _ = self.probe.shapes_passed(tuple(edge + 32 for edge in self.base), named=True)
         if not larger:
-            _, passed, _ = self.probe.shapes_passed(self.base)
+            _, passed, _ = self.probe.shapes_passed(self.base, named=True)
         for note in reversed(passed):
             if note.shapes and len(note.shapes[0]) == self.dims + 2 and prod(note.shapes[0][2:]) > 1:
                 after = passed[passed.index(note) + 1 :]
@@ -293,6 +301,10 @@ class _Derivation:
             return candidate
         stride, scale = candidate.stride, candidate.scale
         edge = candidate.phase + round_up(max(candidate.smallest, 4 * stride, _FIRST_PROBE), stride)
+        lines = self._line(edge), self._line(edge, seed=1), self._line(edge + stride)
+        if layer := self.probe.reads_elsewhere(axis, *lines, self._at(axis, edge)):
+            problem = f"not local: {layer}, reads its input where the image says, which may be anywhere"
+            return replace(candidate, kind="global", problem=problem)
         method: Literal["nan", "perturbation"] = "nan"
         notes: tuple[str, ...] = ()
         if self.probe.opaque:
@@ -313,9 +325,11 @@ class _Derivation:
             if not seen:
                 return replace(candidate, kind="global", problem="no output depends on its input")
             if right[0] >= slack and left[-1] < length - slack:
-                break
+                if self._as_far(axis, edge, candidate, seen):
+                    break
+                length = -1  # it is no flood
             flood = self._flood(axis, edge, stride) if len(seen) == length else ""
-            if flood and flood == flooded:
+            if flood and (flood == flooded or 2 * edge > self.longest):
                 problem = f"not local: after {flood}, each output depends on the whole image"
                 return replace(candidate, kind="global", problem=problem)
             flooded = flood
@@ -326,10 +340,31 @@ class _Derivation:
         candidate = self._reach(axis, edge, candidate)
         return self._steady(axis, edge, candidate)
 
+    def _as_far(self, axis: int, edge: int, candidate: _Axis, seen: list[int]) -> bool:
+        """Tell whether outputs of the largest probe see as far: kernels of few, distant points step over a small one."""
+        stride, scale = candidate.stride, candidate.scale
+        size = candidate.phase + round_up(max(edge, self.longest - candidate.stride), stride)
+        middle = _middle(edge, stride).start
+        nearest, farthest = seen[0] * scale - middle, seen[-1] * scale - middle
+        # At the ends, too: from there one sees twice as far.
+        starts = (size // stride // 2 * stride, 0, (size - stride) // stride * stride)
+        shift = middle % stride
+        places = [slice(at + shift, at + shift + stride) for at in starts if at + shift + stride <= size]
+        return all(
+            not outputs
+            or (nearest - stride < outputs[0] * scale - at.start and outputs[-1] * scale - at.start < farthest + stride)
+            for at, outputs in zip(places, self._seen(axis, size, places, candidate.method), strict=True)
+        )
+
     def _flood(self, axis: int, edge: int, stride: int) -> str:
-        """Name the operation after which a few NaN are everywhere."""
-        _, passed = self._run(axis, self._line(edge, nan=_middle(edge, stride)), watched=True)
-        return next((str(note) for note in passed if note.flooded), "a layer that cannot be told")
+        """Name the operation after which a few NaN, or changes, are everywhere."""
+        if self.probe.opaque:
+            changed = self._line(edge)
+            changed[:, _middle(edge, stride)] = _LOUD
+            return self.probe.first_flooded(self._line(edge), changed, axis, self._at(axis, edge)) or _UNTOLD
+        line = self._line(edge, nan=_middle(edge, stride))
+        _, passed = self._run(axis, line, watched=True, travel=Travel(guess=False))
+        return next((str(note) for note in passed if note.flooded), _UNTOLD)
 
     def _line(self, edge: int, seed: int = 0, nan: slice | None = None) -> Tensor:
         """Give an image of random positive numbers: zeros are a case of their own to logarithms and deviations."""
@@ -338,37 +373,50 @@ class _Derivation:
             line[:, nan] = torch.nan
         return line
 
-    def _run(self, axis: int, *lines: Tensor, watched: bool = False) -> tuple[Tensor, list[Passed]]:
+    def _run(
+        self, axis: int, *lines: Tensor, watched: bool = False, travel: Travel | None = None
+    ) -> tuple[Tensor, list[Passed]]:
         shape = self._at(axis, lines[0].shape[1])
-        outputs, passed = self.probe.run(axis, torch.stack(lines), shape, watched=watched)
+        outputs, passed = self.probe.run(axis, torch.stack(lines), shape, watched=watched, travel=travel)
         if self.name in outputs and len(outputs[self.name]) == len(lines):
             return outputs[self.name], passed
         if len(lines) == 1:
             raise ModelError(f"the network refuses a size that it should take: {self.probe.complaint}")
         # Some take one image at a time.
         self.probe.together = 1
-        return torch.cat([self._run(axis, line)[0] for line in lines]), []
+        return torch.cat([self._run(axis, line, travel=travel)[0] for line in lines]), []
 
     def _seen(self, axis: int, edge: int, places: Sequence[slice], method: str) -> list[list[int]]:
         """Give, for each of some parts of the input, the outputs that see any of it, in order."""
         if method == "nan":
-            bad: list[Tensor] = []
-            while len(bad) < len(places):
-                now = places[len(bad) : len(bad) + self.probe.together]
-                given, _ = self._run(axis, *(self._line(edge, nan=at) for at in now))
-                bad += torch.isnan(given).any(dim=1)
-            return [each.nonzero()[:, 0].tolist() for each in bad]
+            return self._seen_by_nan(axis, edge, places)
         found = []
-        before, _ = self._run(axis, self._line(edge))
+        images = (0, 1) if not self.probe.opaque or self.probe.compares else (0,)
+        before = {seed: self._run(axis, self._line(edge, seed))[0] for seed in images}
         for at in places:
-            changed = torch.zeros(before.shape[2], dtype=torch.bool)
-            for value in (_LOUD, -_LOUD, 0.0):
-                line = self._line(edge)
-                line[:, at] = value
-                after, _ = self._run(axis, line)
-                changed |= ((before != after) & ~(before.isnan() & after.isnan())).any(dim=1)[0]
+            changed = torch.zeros(before[0].shape[2], dtype=torch.bool)
+            for seed in images:
+                other = self._line(edge, seed + 2)[:, at] * 2 - 1
+                for value in (_LOUD, -_LOUD, 0.0, *((other,) if len(images) > 1 else ())):
+                    line = self._line(edge, seed)
+                    line[:, at] = value
+                    changed |= _differs(before[seed], self._run(axis, line)[0])[0]
             found.append(changed.nonzero()[:, 0].tolist())
         return found
+
+    def _seen_by_nan(self, axis: int, edge: int, places: Sequence[slice]) -> list[list[int]]:
+        bad: list[Tensor] = []
+        while len(bad) < len(places):
+            lines = [self._line(edge, nan=at) for at in places[len(bad) : len(bad) + self.probe.together]]
+            travel = Travel(guess=False)
+            given, _ = self._run(axis, *lines, travel=travel)
+            seen = torch.isnan(given).any(dim=1)
+            for guess in (True, None) if travel.guessed else ():
+                # What a comparison with NaN decides has been seen as well.
+                other, _ = self._run(axis, *lines, travel=Travel(guess))
+                seen |= torch.isnan(other).any(dim=1) | _differs(given, other)
+            bad += seen
+        return [each.nonzero()[:, 0].tolist() for each in bad]
 
     def _nan_travels(self, axis: int, edge: int, stride: int) -> bool:
         """Tell whether NaN gets wherever a change does, and nowhere by itself."""
@@ -403,22 +451,35 @@ class _Derivation:
         return replace(found, reach=Margin(low, high), halo=halo)
 
     def _steady(self, axis: int, edge: int, found: _Axis) -> _Axis:
-        """Try whether the network gives the same for another window of the same image, a stride farther and larger."""
+        """Try whether the network gives the same for other windows of an image: a stride farther, and much larger."""
         assert found.reach is not None
         stride, scale = found.stride, found.scale
         far = max(0, *found.reach)
         border = -(-(far + found.margin) // scale) + 1
         edge = found.phase + round_up(edge + 2 * far + 4 * stride, stride)
-        image = self._line(edge + 2 * stride, seed=1) * 4 - 2
-        windows = image[:, :edge], image[:, stride:]
-        (one,), (other,) = (self._run(axis, window)[0] for window in windows)
-        step = stride // scale
-        last = one.shape[1] - border
-        # There is nothing to compare where outputs are fewer than the scale says.
-        if last > border + step and _alike(one[:, border + step : last], other[:, border : last - step]):
-            return found
-        layer = "a layer that cannot be told"
-        before, after = (self._run(axis, window, watched=True)[1] for window in windows)
+        long = found.phase + round_up(min(8 * edge, max(self.longest, 2 * edge)), stride)
+        # Far, and yet no multiple of two strides: what repeats itself more seldom than the stride shows.
+        shift = (edge // 8 // stride * 2 + 1) * stride if edge > 16 * stride else 3 * stride
+        image = self._line(shift + long, seed=1) * 4 - 2
+        first = image[:, :edge]
+        for start, second in ((stride, image[:, stride : edge + 2 * stride]), (shift, image[:, shift:])):
+            (one,), (other,) = (self._run(axis, window)[0] for window in (first, second))
+            step = start // scale
+            last = one.shape[1] - border
+            # There is nothing to compare where outputs are fewer than the scale says.
+            if last > border + step and _alike(one[:, border + step : last], other[:, border : last - step]):
+                continue
+            layer = self._name_unsteady(axis, first, image[:, stride : edge + 2 * stride])
+            problem = (
+                f"not the same everywhere: {layer}, gives something else when the image is shifted by {start} pixels or "
+                "is larger, as upsampling with aligned corners, coordinates as an input, or learned positions do"
+            )
+            return replace(found, kind="unsteady", problem=problem)
+        return found
+
+    def _name_unsteady(self, axis: int, one: Tensor, other: Tensor) -> str:
+        """Name the first operation that gives something else when a window is shifted by a stride."""
+        before, after = (self._run(axis, window, watched=True)[1] for window in (one, other))
         for first, second in zip(before, after, strict=False):
             if first.profile is not None and second.profile is not None:
                 grown, length = len(second.profile) - len(first.profile), len(first.profile)
@@ -427,18 +488,18 @@ class _Derivation:
                     continue
                 inner = first.profile[third + grown : 2 * third + grown], second.profile[third : 2 * third]
                 if len(inner[0]) == len(inner[1]) and not _alike(inner[0].double(), inner[1].double()):
-                    layer = str(first)
-                    break
-        problem = (
-            f"not the same everywhere: {layer}, gives something else when the image is shifted by the stride of "
-            f"{stride}, as upsampling with aligned corners, coordinates as an input, or learned positions do"
-        )
-        return replace(found, kind="unsteady", problem=problem)
+                    return str(first)
+        return _UNTOLD
 
 
 def _middle(edge: int, stride: int) -> slice:
     """Give a stride of pixels in the middle: one of each phase."""
     return slice(edge // 2, edge // 2 + stride)
+
+
+def _differs(one: Tensor, other: Tensor) -> Tensor:
+    """Tell where images differ in any of their channels."""
+    return ((one != other) & ~(one.isnan() & other.isnan())).any(dim=1)
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -39,6 +40,28 @@ def computes_on_gpus() -> bool:
     return _GPU in _runtime().get_available_providers()
 
 
+_COMPARING = {
+    "And", "ArgMax", "ArgMin", "Cast", "Ceil", "Equal", "Floor", "Greater", "GreaterOrEqual", "Hardmax", "IsInf",
+    "IsNaN", "Less", "LessOrEqual", "Mod", "Not", "Or", "QuantizeLinear", "Round", "Sign", "TopK", "Where", "Xor",
+}  # fmt: skip
+"""Operations that a change of a pixel may pass unseen, unless it is tried in several ways."""
+
+
+class _RefusalError(RuntimeError):
+    """A graph does not take an image; says where."""
+
+    def __init__(self, error: Exception) -> None:
+        text = " ".join(str(error).split())
+        super().__init__(text)
+        node = re.search(r"running (\w+) node\. Name:'([^']*)'", text)
+        fixed = re.search(r"invalid dimensions for input: (\S+)", text)
+        self.place = ""
+        if node is not None:
+            self.place = f"{node[2] or 'a node without a name'} ({node[1]})"
+        elif fixed is not None:
+            self.place = f"the input {fixed[1]!r}, whose size is fixed in the file,"
+
+
 class OnnxNetwork(nn.Module):
     """An ONNX graph, run by onnxruntime in float32, on the device of what it is given.
 
@@ -60,6 +83,7 @@ class OnnxNetwork(nn.Module):
         self._content = content
         self._sessions = {torch.device("cpu"): _open_session(content, ["CPUExecutionProvider"])}
         session = self._sessions[torch.device("cpu")]
+        self._watched: tuple[Any, list[tuple[str, str]]] | None = None
         self._input = session.get_inputs()[0].name
         self._outputs = [each.name for each in session.get_outputs()]
 
@@ -75,8 +99,34 @@ class OnnxNetwork(nn.Module):
         try:
             found = session.run(None, {self._input: image.float().cpu().numpy()})
         except Exception as error:
-            raise RuntimeError(str(error)) from error
+            raise _RefusalError(error) from error
         return {name: torch.from_numpy(each).to(image) for name, each in zip(self._outputs, found, strict=True)}
+
+    @property
+    def compares(self) -> bool:
+        """Whether it holds operations that a change of a pixel may pass unseen."""
+        return any(node.op_type in _COMPARING for node in _nodes(self._content))
+
+    def results(self, image: Tensor) -> list[tuple[str, Tensor]]:
+        """Give what each node gives, in the order of the file: its name and type, and its first result.
+
+        Raises
+        ------
+        RuntimeError
+            If the graph does not take the image.
+        """
+        if self._watched is None:
+            self._watched = _open_watched(self._content)
+        session, names = self._watched
+        try:
+            found = session.run([result for _, result in names], {self._input: image.float().cpu().numpy()})
+        except Exception as error:
+            raise _RefusalError(error) from error
+        return [
+            (told, torch.from_numpy(each.copy()))
+            for (told, _), each in zip(names, found, strict=True)
+            if getattr(each, "dtype", None) is not None and each.dtype.kind in "bfiu"
+        ]
 
     def _session_on(self, device: torch.device) -> Any:  # noqa: ANN401 (onnxruntime has no types)
         if device in self._sessions:
@@ -103,3 +153,31 @@ def _open_session(content: bytes, providers: list[Any]) -> Any:  # noqa: ANN401
     # Whatever is wrong is raised, and a size that a graph does not take is no error where sizes are tried.
     options.log_severity_level = 4
     return runtime.InferenceSession(content, options, providers=providers)
+
+
+def _nodes(content: bytes) -> list[Any]:
+    import onnx
+
+    return list(onnx.load_model_from_string(content).graph.node)
+
+
+def _open_watched(content: bytes) -> tuple[Any, list[tuple[str, str]]]:
+    """Open a graph all of whose results are outputs; give how each is told, and its name."""
+    import onnx
+
+    model = onnx.load_model_from_string(content)
+    names = [
+        (f"{node.name or node.output[0]} ({node.op_type}){_scope(node)}", node.output[0])
+        for node in model.graph.node
+        if node.output and node.output[0]
+    ]
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for _, name in names)
+    return _open_session(model.SerializeToString(), ["CPUExecutionProvider"]), names
+
+
+def _scope(node: Any) -> str:  # noqa: ANN401
+    """Give the module that a node was made of, as torch notes it."""
+    noted = {each.key: each.value for each in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "")
+    scopes = [each for each in re.findall(r"'([^']*)'", noted) if each]
+    return f" of {scopes[-2]}" if len(scopes) > 1 else ""
