@@ -140,7 +140,7 @@ class OnnxNetwork(nn.Module):
         if session is None or _GPU not in session.get_providers():
             raise ModelError(
                 f"this onnxruntime ({runtime_version()}) cannot compute on {device}; say --device cpu, or install "
-                "onnxruntime-gpu and its libraries in its place"
+                "the one for GPUs in its place: pip uninstall onnxruntime, pip install 'seamfree[gpu]'"
             )
         self._sessions[device] = session
         return session
