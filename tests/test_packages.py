@@ -182,8 +182,8 @@ def test_it_does_with_other_weights_than_torchscript(
 
     bioimageio.core runs an ONNX graph by onnxruntime, too, and a state dict in the same network of torch. It runs them
     once, on the whole image, and here they run tile by tile, so that rounding in float32 is all that differs away from
-    the image's edge. The same holds there as with TorchScript: a network that pads sees zeros in bioimageio.core, and the
-    mirrored image here.
+    the image's edge. There, as with TorchScript, a network that pads sees zeros in bioimageio.core, and the mirrored
+    image here.
     """
     steps = per_sample("zero_mean_unit_variance", "yx") if version == "0.4" else CASES["2-D, 0.5, same"].preprocessing
     wish = Wish(format=version, weights=(weights,), outputs=2, preprocessing=steps, postprocessing=SIGMOID)

@@ -7,9 +7,8 @@ is tried, too: an upsampling that aligns corners does not, and no tiling can ser
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from fractions import Fraction
-from math import lcm, prod
+from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -18,6 +17,7 @@ from pipeline.errors import ModelError
 from pipeline.geometry import Margin, round_up
 from pipeline.models.context import ModelContext, Output
 from pipeline.models.probe import Probe
+from pipeline.models.sizes import STRIDES, Axis, NotLocalError, Sizes
 from pipeline.models.travel import Travel
 from pipeline.models.watch import Passed
 
@@ -34,16 +34,6 @@ LONGEST_PROBE = 4096
 _LONGEST_OPAQUE = {2: 1024, 3: 192}
 """The same where every probe costs a whole forward pass."""
 
-_FIRST_SIZES = (*range(1, 33), 48, 64, 96, 128, 188, 192, 256, 320, 512, 572, *range(33, 257))
-
-_STRIDES = (1, 2, 4, 8, 16, 32, 64, 3, 6, 12, 24, 48, 5, 10, 20, 40, 128)
-"""Tried in this order where the network's operations cannot be watched."""
-
-_LARGEST_STRIDE = 512
-
-_GROWTHS = (2**7 * 3**2 * 5 * 7, 2**4 * 3**5 * 5**3 * 7**2 * 11 * 13)
-"""By how many pixels an image grows to show the stride: multiples of the common ones, and of most others."""
-
 _FIRST_PROBE = 128
 """Pixels of the smallest probe: a single kernel that reaches farther would step over its ends, unseen."""
 
@@ -55,27 +45,6 @@ _ALIKE = 1e-4
 
 
 _UNTOLD = "a layer that cannot be told"
-
-
-class _NotLocalError(Exception):
-    """The network cannot be tiled without a seam; says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Axis:
-    """What was found along one axis."""
-
-    margin: int
-    stride: int
-    phase: int
-    smallest: int
-    scale: int
-    reach: Margin | None = None
-    halo: int = 0
-    kind: Literal["", "global", "unsteady", "uneven"] = ""
-    problem: str = ""
-    method: Literal["nan", "perturbation"] = "nan"
-    notes: tuple[str, ...] = ()
 
 
 def derive_context(
@@ -123,41 +92,22 @@ def derive_context(
         torch.set_num_threads(threads)
 
 
-class _Derivation:
+class _Derivation(Sizes):
     """One network under examination."""
 
     def __init__(self, probe: Probe, output: str | None, longest: int, first: tuple[int, ...] | None) -> None:
-        self.probe, self.dims = probe, probe.dims
+        super().__init__(probe, output, first)
         self.longest = min(longest, _LONGEST_OPAQUE[probe.dims]) if probe.opaque else longest
-        self.base = self._find_base(first)
-        shapes = self.probe.sizes(self.base) or {}
-        self.name = output if output is not None else next(iter(shapes))
-        if self.name not in shapes:
-            raise ModelError(f"the network has no output {self.name!r}; it has {', '.join(shapes)}")
-        self.shapes = shapes
-
-    def _find_base(self, first: tuple[int, ...] | None) -> tuple[int, ...]:
-        """Find some size that the network takes."""
-        sizes = _FIRST_SIZES if not self.probe.opaque else (64, 128, 256, 16, 32, 188, 512)
-        for shape in (*([first] if first else []), *((edge,) * self.dims for edge in sizes)):
-            found = self.probe.sizes(shape)
-            if found and all(min(each, default=1) > 0 for each in found.values()):
-                return shape
-        place = f" in {self.probe.complaint_place}" if self.probe.complaint_place else ""
-        raise ModelError(
-            f"the network takes no image of {self.probe.channels} channel(s) and {self.dims} spatial axes of any size "
-            f"that was tried; the last complaint{place}: {self.probe.complaint}"
-        )
 
     def context(self) -> ModelContext:
         """Put together what was found along each axis."""
-        axes: list[_Axis] = []
+        axes: list[Axis] = []
         problem = ""
         try:
-            self._check_image()
+            self.check_image()
             axes = [self._along(axis) for axis in range(self.dims)]
             problem = next((each.problem for each in axes if each.problem), "")
-        except _NotLocalError as error:
+        except NotLocalError as error:
             problem = str(error)
         reaches = tuple(each.reach for each in axes if each.reach is not None)
         local = not problem
@@ -182,25 +132,7 @@ class _Derivation:
             pixel_bytes=self._pixel_bytes(axes),
         )
 
-    def _check_image(self) -> None:
-        if len(self.shapes[self.name]) != self.dims + 2:
-            raise _NotLocalError(f"not local: {self._flattening()}, leaves one answer for the whole image")
-        outputs, _ = self.probe.run(0, self._line(self.base[0])[None], self.base, full=True, watched=False)
-        if self.name in outputs and outputs[self.name].is_complex():
-            raise _NotLocalError("its output is complex numbers, of which none is larger; let it give scores")
-
-    def _flattening(self) -> str:
-        """Name the operation after which there are no spatial axes any more."""
-        larger, passed, _ = self.probe.shapes_passed(tuple(edge + 32 for edge in self.base), named=True)
-        if not larger:
-            _, passed, _ = self.probe.shapes_passed(self.base, named=True)
-        for note in reversed(passed):
-            if note.shapes and len(note.shapes[0]) == self.dims + 2 and prod(note.shapes[0][2:]) > 1:
-                after = passed[passed.index(note) + 1 :]
-                return str(after[0]) if after else str(note)
-        return "the network"
-
-    def _pixel_bytes(self, axes: list[_Axis]) -> int:
+    def _pixel_bytes(self, axes: list[Axis]) -> int:
         """Measure what a forward pass holds at its peak, per input pixel, with half as much again for the kernels."""
         shape = self.base
         if axes:
@@ -209,100 +141,30 @@ class _Derivation:
         _, _, peak = self.probe.shapes_passed(shape)
         return (peak * 3 // 2 if peak else 4 * 64 * 8 * prod(shape)) // prod(shape) + 1
 
-    def _at(self, axis: int, edge: int) -> tuple[int, ...]:
-        return (*self.base[:axis], edge, *self.base[axis + 1 :])
-
-    def _out(self, axis: int, edge: int) -> int | None:
-        """Give the output's size along an axis; None where the input's is refused."""
-        found = self.probe.sizes(self._at(axis, edge))
-        if not found or len(found[self.name]) != self.dims + 2:
-            return None
-        return found[self.name][2 + axis] or None
-
-    def _along(self, axis: int) -> _Axis:
+    def _along(self, axis: int) -> Axis:
         """Examine one axis."""
-        guess = self._guess_stride(axis)
-        first: _Axis | None = None
-        for stride in (guess,) if guess is not None else _STRIDES:
-            for candidate in self._candidates(axis, stride):
+        guess = self.guess_stride(axis)
+        first: Axis | None = None
+        for stride in (guess,) if guess is not None else STRIDES:
+            for candidate in self.candidates(axis, stride):
                 found = self._look(axis, candidate)
                 if found.kind != "unsteady":
                     return found
                 # Of all phases that fail, the likeliest says why.
                 first = first if first is not None else found
         if first is None:
-            raise _NotLocalError(f"along axis {axis} there is no input whose output has the same or a coarser grid")
+            raise NotLocalError(f"along axis {axis} there is no input whose output has the same or a coarser grid")
         return first
 
-    def _guess_stride(self, axis: int) -> int | None:
-        """Tell the stride from how sizes on the way grow with the input; None where that cannot be watched."""
-        sizes = range(self.base[axis] + 1, self.base[axis] + 66)
-        if self.probe.opaque:
-            sizes = range(self.base[axis] + 16, self.base[axis] + 65, 16)
-        if not any(self._out(axis, edge) for edge in sizes):
-            place = self.probe.complaint_place or "a layer that the runtime does not name"
-            raise _NotLocalError(
-                f"{place} takes only what comes of inputs of {self.base[axis]} pixels along axis {axis}: what stands "
-                "for the whole image cannot be tiled; a fully convolutional network can, and a file exported with "
-                "dynamic axes"
-            )
-        strides = (0,) if self.probe.opaque else (self._growing_stride(axis, growth) for growth in _GROWTHS)
-        return next((stride for stride in strides if 0 < stride <= _LARGEST_STRIDE), None)
-
-    def _growing_stride(self, axis: int, growth: int) -> int:
-        """Tell the stride from what sizes on the way grow by; more than true where that is no whole number of times."""
-        before = self.probe.shapes_passed(self.base)
-        after = self.probe.shapes_passed(self._at(axis, self.base[axis] + growth))
-        stride = 1 if before[0] and after[0] and len(before[1]) == len(after[1]) else 0
-        for one, other in zip(before[1], after[1], strict=True) if stride else ():
-            for small, large in zip(one.shapes, other.shapes, strict=True):
-                if len(small) == self.dims + 2 and large[2 + axis] > small[2 + axis]:
-                    ratio = Fraction(growth, large[2 + axis] - small[2 + axis])
-                    stride = lcm(stride, ratio.numerator)
-        return stride
-
-    def _candidates(self, axis: int, stride: int) -> list[_Axis]:
-        """Give the phases of legal sizes, the likeliest first: what loses least, evenly on both sides."""
-        first = self.base[axis] + 2 * stride
-        sizes = {edge: self._out(axis, edge) for edge in range(first, first + stride)}
-        found: list[tuple[bool, int, int, _Axis]] = []
-        scale = 0
-        for edge, here in sizes.items():
-            if here is None:
-                continue
-            if not scale:
-                grown = (self._out(axis, edge + stride) or 0) - here
-                scale = stride // grown if grown > 0 and stride % grown == 0 else 0
-            lost = edge - scale * here
-            if scale and lost >= 0:
-                phase = edge % stride
-                found.append((lost % 2 == 1, lost, phase, _Axis(lost // 2, stride, phase, edge, scale)))
-        found.sort(key=lambda each: each[:3])
-        if found and all(odd for odd, *_ in found):
-            problem = f"its output lacks an odd number of pixels along axis {axis} ({found[0][1]}), so it has no middle"
-            return [replace(found[0][3], kind="uneven", problem=problem)]
-        return [each for odd, *_, each in found if not odd][:3]
-
-    def _smallest(self, axis: int, candidate: _Axis) -> int:
-        """Find the smallest legal size."""
-        least = 2 * candidate.margin + 1
-        edge = least + (candidate.phase - least) % candidate.stride
-        while edge < candidate.smallest:
-            size = self._out(axis, edge)
-            if size is not None and edge - candidate.scale * size == 2 * candidate.margin:
-                return edge
-            edge += candidate.stride
-        return candidate.smallest
-
-    def _look(self, axis: int, candidate: _Axis) -> _Axis:
+    def _look(self, axis: int, candidate: Axis) -> Axis:
         """See how far outputs see at all phases, and whether the network shifts with its image."""
-        candidate = replace(candidate, smallest=self._smallest(axis, candidate))
+        candidate = replace(candidate, smallest=self.smallest(axis, candidate))
         if candidate.kind:
             return candidate
         stride, scale = candidate.stride, candidate.scale
         edge = candidate.phase + round_up(max(candidate.smallest, 4 * stride, _FIRST_PROBE), stride)
         lines = self._line(edge), self._line(edge, seed=1), self._line(edge + stride)
-        if layer := self.probe.reads_elsewhere(axis, *lines, self._at(axis, edge)):
+        if layer := self.probe.reads_elsewhere(axis, *lines, self.at(axis, edge)):
             problem = f"not local: {layer}, reads its input where the image says, which may be anywhere"
             return replace(candidate, kind="global", problem=problem)
         method: Literal["nan", "perturbation"] = "nan"
@@ -321,7 +183,7 @@ class _Derivation:
                 self._seen(axis, edge, places, method)
                 for places in ([_middle(edge, stride)], [slice(0, edge // 2 + 1), slice(edge // 2, edge)])
             )
-            length = self._out(axis, edge) or 0
+            length = self.out(axis, edge) or 0
             if not seen:
                 return replace(candidate, kind="global", problem="no output depends on its input")
             if right[0] >= slack and left[-1] < length - slack:
@@ -340,8 +202,8 @@ class _Derivation:
         candidate = self._reach(axis, edge, candidate)
         return self._steady(axis, edge, candidate)
 
-    def _as_far(self, axis: int, edge: int, candidate: _Axis, seen: list[int]) -> bool:
-        """Tell whether outputs of the largest probe see as far: kernels of few, distant points step over a small one."""
+    def _as_far(self, axis: int, edge: int, candidate: Axis, seen: list[int]) -> bool:
+        """Tell whether outputs of the largest probe see no farther: sparse kernels step over the ends of a small one."""
         stride, scale = candidate.stride, candidate.scale
         size = candidate.phase + round_up(max(edge, self.longest - candidate.stride), stride)
         middle = _middle(edge, stride).start
@@ -361,7 +223,7 @@ class _Derivation:
         if self.probe.opaque:
             changed = self._line(edge)
             changed[:, _middle(edge, stride)] = _LOUD
-            return self.probe.first_flooded(self._line(edge), changed, axis, self._at(axis, edge)) or _UNTOLD
+            return self.probe.first_flooded(self._line(edge), changed, axis, self.at(axis, edge)) or _UNTOLD
         line = self._line(edge, nan=_middle(edge, stride))
         _, passed = self._run(axis, line, watched=True, travel=Travel(guess=False))
         return next((str(note) for note in passed if note.flooded), _UNTOLD)
@@ -376,7 +238,7 @@ class _Derivation:
     def _run(
         self, axis: int, *lines: Tensor, watched: bool = False, travel: Travel | None = None
     ) -> tuple[Tensor, list[Passed]]:
-        shape = self._at(axis, lines[0].shape[1])
+        shape = self.at(axis, lines[0].shape[1])
         outputs, passed = self.probe.run(axis, torch.stack(lines), shape, watched=watched, travel=travel)
         if self.name in outputs and len(outputs[self.name]) == len(lines):
             return outputs[self.name], passed
@@ -427,7 +289,7 @@ class _Derivation:
         (bad,), (changed,) = self._seen(axis, edge, middle, "nan"), self._seen(axis, edge, middle, "perturbation")
         return set(changed) <= set(bad)
 
-    def _reach(self, axis: int, edge: int, found: _Axis) -> _Axis:
+    def _reach(self, axis: int, edge: int, found: Axis) -> Axis:
         """Measure how far outputs see, worst case over all phases, and whether they ever see padding."""
         stride, scale, margin = found.stride, found.scale, found.margin
         # Where a probe costs a whole forward pass, all phases are changed at once: what sees any of them may see the
@@ -436,7 +298,7 @@ class _Derivation:
         phases = [middle] if self.probe.opaque else [slice(at, at + 1) for at in range(middle.start, middle.stop)]
         reach: list[tuple[int, int]] = []
         beyond = 0
-        length = self._out(axis, edge) or 0
+        length = self.out(axis, edge) or 0
         for part, outputs in zip(phases, self._seen(axis, edge, phases, found.method), strict=True):
             for output in outputs:
                 start = output * scale + margin
@@ -450,7 +312,7 @@ class _Derivation:
         halo = max(low, high) - margin if beyond > margin else 0
         return replace(found, reach=Margin(low, high), halo=halo)
 
-    def _steady(self, axis: int, edge: int, found: _Axis) -> _Axis:
+    def _steady(self, axis: int, edge: int, found: Axis) -> Axis:
         """Try whether the network gives the same for other windows of an image: a stride farther, and much larger."""
         assert found.reach is not None
         stride, scale = found.stride, found.scale
@@ -471,8 +333,8 @@ class _Derivation:
                 continue
             layer = self._name_unsteady(axis, first, image[:, stride : edge + 2 * stride])
             problem = (
-                f"not the same everywhere: {layer}, gives something else when the image is shifted by {start} pixels or "
-                "is larger, as upsampling with aligned corners, coordinates as an input, or learned positions do"
+                f"not the same everywhere: {layer}, gives something else when the image is shifted by {start} pixels "
+                "or is larger, as upsampling with aligned corners, coordinates as an input, or learned positions do"
             )
             return replace(found, kind="unsteady", problem=problem)
         return found

@@ -47,6 +47,10 @@ _COMPARING = {
 """Operations that a change of a pixel may pass unseen, unless it is tried in several ways."""
 
 
+_SAMPLING = {"GridSample": 1, "DeformConv": 2}
+"""Operations that read between pixels, by the number of the input that says where."""
+
+
 class _RefusalError(RuntimeError):
     """A graph does not take an image; says where."""
 
@@ -83,7 +87,7 @@ class OnnxNetwork(nn.Module):
         self._content = content
         self._sessions = {torch.device("cpu"): _open_session(content, ["CPUExecutionProvider"])}
         session = self._sessions[torch.device("cpu")]
-        self._watched: tuple[Any, list[tuple[str, str]]] | None = None
+        self._watched: Any = None
         self._input = session.get_inputs()[0].name
         self._outputs = [each.name for each in session.get_outputs()]
 
@@ -115,11 +119,30 @@ class OnnxNetwork(nn.Module):
         RuntimeError
             If the graph does not take the image.
         """
+        return self._fetch(
+            [(_told(node), node.output[0]) for node in _nodes(self._content) if any(node.output[:1])], image
+        )
+
+    def places(self, image: Tensor) -> list[tuple[str, Tensor]]:
+        """Give, by the name and type of nodes that read between pixels, where they do, as far as the graph makes it.
+
+        Raises
+        ------
+        RuntimeError
+            If the graph does not take the image.
+        """
+        nodes = _nodes(self._content)
+        made = {name for node in nodes for name in node.output}
+        found = [(_told(node), node.input[_SAMPLING[node.op_type]]) for node in nodes if node.op_type in _SAMPLING]
+        return self._fetch([(told, name) for told, name in found if name in made], image)
+
+    def _fetch(self, names: list[tuple[str, str]], image: Tensor) -> list[tuple[str, Tensor]]:
+        if not names:
+            return []
         if self._watched is None:
             self._watched = _open_watched(self._content)
-        session, names = self._watched
         try:
-            found = session.run([result for _, result in names], {self._input: image.float().cpu().numpy()})
+            found = self._watched.run([name for _, name in names], {self._input: image.float().cpu().numpy()})
         except Exception as error:
             raise _RefusalError(error) from error
         return [
@@ -161,19 +184,19 @@ def _nodes(content: bytes) -> list[Any]:
     return list(onnx.load_model_from_string(content).graph.node)
 
 
-def _open_watched(content: bytes) -> tuple[Any, list[tuple[str, str]]]:
-    """Open a graph all of whose results are outputs; give how each is told, and its name."""
+def _open_watched(content: bytes) -> Any:  # noqa: ANN401
+    """Open a graph all of whose results are outputs."""
     import onnx
 
     model = onnx.load_model_from_string(content)
-    names = [
-        (f"{node.name or node.output[0]} ({node.op_type}){_scope(node)}", node.output[0])
-        for node in model.graph.node
-        if node.output and node.output[0]
-    ]
+    names = [name for node in model.graph.node for name in node.output if name]
     del model.graph.output[:]
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for _, name in names)
-    return _open_session(model.SerializeToString(), ["CPUExecutionProvider"]), names
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    return _open_session(model.SerializeToString(), ["CPUExecutionProvider"])
+
+
+def _told(node: Any) -> str:  # noqa: ANN401
+    return f"{node.name or node.output[0]} ({node.op_type}){_scope(node)}"
 
 
 def _scope(node: Any) -> str:  # noqa: ANN401

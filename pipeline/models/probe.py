@@ -6,7 +6,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -113,7 +113,7 @@ class Probe:
             yield network, places
 
     def _forward(
-        self, network: nn.Module, image: Tensor, modes: list[TorchDispatchMode], watch: Watch | None
+        self, network: nn.Module, image: Tensor, modes: Sequence[TorchDispatchMode], watch: Watch | None
     ) -> dict[str, Tensor]:
         """Run; empty where the network refuses, with the reason kept."""
         with torch.no_grad(), self._placed(network, stepwise=watch is not None) as (placed, places):
@@ -130,9 +130,13 @@ class Probe:
                 self._stepwise = False
                 return self._forward(network, image, modes[:-1] if watch is not None else modes, watch)
             except (RuntimeError, ValueError, IndexError, AssertionError, TypeError, NotImplementedError) as error:
-                self.complaint = " ".join(str(error).split())[:200]
-                self.complaint_place = getattr(error, "place", "") or places.here
-                return {}
+                complaint, place = " ".join(str(error).split())[:200], getattr(error, "place", "") or places.here
+            if watch is not None and placed is not network and self._forward(network, image, modes[:-1], None):
+                # It is not the network that refuses.
+                self._stepwise = False
+                return self._forward(network, image, modes[:-1], watch)
+            self.complaint, self.complaint_place = complaint, place
+            return {}
 
     def sizes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]] | None:
         """Give the shapes of the outputs for an input of a spatial shape; None where the network refuses it."""
@@ -167,7 +171,7 @@ class Probe:
         from torch.utils.flop_counter import FlopCounterMode
 
         counter = FlopCounterMode(display=False)
-        self._forward(self._empty, torch.empty(1, self.channels, *shape, device="meta"), [counter], None)
+        self._forward(self._empty, torch.empty(1, self.channels, *shape, device="meta"), [counter], None)  # type: ignore[list-item]  # it is one
         return int(counter.get_total_flops())
 
     def run(
@@ -221,7 +225,7 @@ class Probe:
                 self.complaint, self.complaint_place = complaint
         passed = watch.passed if watch is not None else []
         if watched and self.opaque:
-            passed = [self._passed(name, found, axis) for name, found in self._results(image)]
+            passed = [self._passed(name, found, axis) for name, found in self._ask("results", image)]
         if full:
             return outputs, passed
         others = [2 + other for other in range(self.dims) if other != axis]
@@ -230,18 +234,17 @@ class Probe:
             for name, each in outputs.items()
         }, passed
 
-    def _results(self, image: Tensor) -> list[tuple[str, Tensor]]:
-        """Give what each operation of a network gives that another runtime computes, where that can be had."""
-        network = self.network
-        while isinstance(network, Around):
-            network = network.network
-        if network is not self.network:
-            return []  # it has its axes in another order
-        results: Callable[[Tensor], list[tuple[str, Tensor]]] | None = getattr(network, "results", None)
+    def _ask(self, what: Literal["results", "places"], image: Tensor) -> list[tuple[str, Tensor]]:
+        """Ask a network that another runtime computes for what it gives on the way, where that can be had."""
+        asked: Callable[[Tensor], list[tuple[str, Tensor]]] | None = getattr(self.network, what, None)
         try:
-            return results(image) if results is not None else []
+            return asked(image) if asked is not None else []
         except RuntimeError:
             return []  # it refuses this image, which is told where it was run
+
+    def _image(self, line: Tensor, axis: int, shape: tuple[int, ...]) -> Tensor:
+        extent = [1, line.shape[0], *(line.shape[1] if at == axis else 1 for at in range(self.dims))]
+        return line.reshape(extent).expand(1, line.shape[0], *shape).contiguous()
 
     def _passed(self, name: str, found: Tensor, axis: int) -> Passed:
         profile = None
@@ -251,10 +254,10 @@ class Probe:
 
     def first_flooded(self, one: Tensor, other: Tensor, axis: int, shape: tuple[int, ...]) -> str:
         """Name the first operation that gives something else everywhere, of two images that differ in a part."""
-        extent = [1, one.shape[0], *(one.shape[1] if at == axis else 1 for at in range(self.dims))]
-        images = (line.reshape(extent).expand(1, one.shape[0], *shape).contiguous() for line in (one, other))
-        for (name, before), (_, after) in zip(*(self._results(image) for image in images), strict=False):
-            if before.shape == after.shape and before.numel() and bool((before != after).any(dim=_channels(before)).all()):
+        results = [self._ask("results", self._image(line, axis, shape)) for line in (one, other)]
+        for (name, before), (_, after) in zip(*results, strict=False):
+            differs = before != after if before.shape == after.shape else torch.zeros(1, 0)
+            if differs.numel() and bool(differs.any(dim=1 if differs.ndim > 1 else ()).all()):
                 return name
         return ""
 
@@ -270,8 +273,14 @@ class Probe:
         shape : tuple of int
             Spatial shape of the first.
         """
+        if self.opaque:
+            told = [self._ask("places", self._image(line, axis, shape)) for line in (one, other)]
+            differ = (first[0] for first, second in zip(*told, strict=False) if not torch.equal(first[1], second[1]))
+            return next(differ, "")
         shapes = [(*shape[:axis], line.shape[1], *shape[axis + 1 :]) for line in (one, other, larger)]
-        passed = [self.run(axis, line[None], edges)[1] for line, edges in zip((one, other, larger), shapes, strict=True)]
+        passed = [
+            self.run(axis, line[None], edges)[1] for line, edges in zip((one, other, larger), shapes, strict=True)
+        ]
         for first, second, third in zip(*passed, strict=False):
             if first.places is None or second.places is None or third.places is None:
                 continue
@@ -279,11 +288,6 @@ class Probe:
             if first.places[1] != third.places[1] and not torch.equal(first.places[0], second.places[0]):
                 return str(first)
         return ""
-
-
-def _channels(result: Tensor) -> int | tuple[()]:
-    """Give the dimension of channels; no dimension at all, which stands for all of them, where there can be none."""
-    return 1 if result.ndim > 1 else ()
 
 
 def _without_numbers(network: nn.Module) -> nn.Module | None:

@@ -1,7 +1,7 @@
 """Files that hold a whole network, run step by step, so that one sees in which of its modules what is computed.
 
-Torch runs a TorchScript by itself, and an exported program has no modules any more. Here the first is run in Python down to
-the modules that call no others, and of the second each node tells the module that it came from.
+Torch runs a TorchScript by itself, and an exported program has no modules any more. Here the first is run in Python
+down to the modules that call no others, and of the second each node tells the module that it came from.
 """
 
 from __future__ import annotations
@@ -122,9 +122,7 @@ def _operate(node: Any, given: list[Any]) -> Any:  # noqa: ANN401
 
 def _calls(node: Any) -> bool:  # noqa: ANN401
     """Tell whether a node calls a module, itself or in one of its branches."""
-    return node.kind() == "prim::CallMethod" or any(
-        _calls(each) for block in node.blocks() for each in block.nodes()
-    )
+    return node.kind() == "prim::CallMethod" or any(_calls(each) for block in node.blocks() for each in block.nodes())
 
 
 def is_exported(network: nn.Module) -> bool:

@@ -65,6 +65,7 @@ class Places:
 
     @property
     def here(self) -> str:
+        """The innermost module; empty outside of all."""
         return self.stack[-1] if self.stack else ""
 
     @contextmanager
