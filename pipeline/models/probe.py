@@ -21,6 +21,10 @@ from pipeline.models.watch import Passed, Places, Watch
 __all__ = ["Around", "Probe", "load_script", "named_outputs"]
 
 
+_LONGEST_NUMBERS = 2**17
+"""Pixels along an edge beyond which only shapes are asked for, and no numbers computed."""
+
+
 def load_script(content: bytes, device: str) -> nn.Module:
     """Load a TorchScript file onto a device; its unpickler makes tensors and nothing else."""
     with warnings.catch_warnings():
@@ -158,7 +162,11 @@ class Probe:
             outputs = self._forward(self._empty, image, [], watch)
             if outputs or "meta" not in self.complaint.lower():
                 return {name: tuple(each.shape) for name, each in outputs.items()}, watch.passed, watch.peak
+            if max(shape) > _LONGEST_NUMBERS:
+                return {}, [], 0
             self._empty = None  # something in it wants numbers
+        if max(shape) > _LONGEST_NUMBERS:
+            return {}, [], 0
         longest = max(range(self.dims), key=lambda axis: shape[axis])
         line = torch.full((1, self.channels, shape[longest]), 0.5)
         outputs, passed = self.run(longest, line, shape, full=True, watched=named or not self.opaque)
@@ -275,7 +283,7 @@ class Probe:
         """
         if self.opaque:
             told = [self._ask("places", self._image(line, axis, shape)) for line in (one, other)]
-            differ = (first[0] for first, second in zip(*told, strict=False) if not torch.equal(first[1], second[1]))
+            differ: Iterator[str] = (first[0] for first, second in zip(*told, strict=False) if not torch.equal(first[1], second[1]))
             return next(differ, "")
         shapes = [(*shape[:axis], line.shape[1], *shape[axis + 1 :]) for line in (one, other, larger)]
         passed = [
