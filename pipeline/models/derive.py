@@ -203,7 +203,7 @@ class _Derivation(Sizes):
         return self._steady(axis, edge, candidate)
 
     def _as_far(self, axis: int, edge: int, candidate: Axis, seen: list[int]) -> bool:
-        """Tell whether outputs of the largest probe see no farther: sparse kernels step over the ends of a small one."""
+        """Tell whether outputs of the largest probe see no farther: sparse kernels step over the ends of others."""
         stride, scale = candidate.stride, candidate.scale
         size = candidate.phase + round_up(max(edge, self.longest - candidate.stride), stride)
         middle = _middle(edge, stride).start

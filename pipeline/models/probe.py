@@ -283,8 +283,8 @@ class Probe:
         """
         if self.opaque:
             told = [self._ask("places", self._image(line, axis, shape)) for line in (one, other)]
-            differ: Iterator[str] = (first[0] for first, second in zip(*told, strict=False) if not torch.equal(first[1], second[1]))
-            return next(differ, "")
+            pairs = zip(*told, strict=False)
+            return next((str(name) for (name, first), (_, second) in pairs if not torch.equal(first, second)), "")
         shapes = [(*shape[:axis], line.shape[1], *shape[axis + 1 :]) for line in (one, other, larger)]
         passed = [
             self.run(axis, line[None], edges)[1] for line, edges in zip((one, other, larger), shapes, strict=True)

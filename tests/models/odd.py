@@ -107,7 +107,9 @@ LOCAL: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "half precision": (
         lambda: Odd(lambda image, first: first(image.half()).float(), look(1).half()), 1, 1
     ),
-    "lists in a dictionary": (lambda: Odd(lambda image, first: {"a": [first(image), image], "b": (image,)}, look(2)), 2, 1),
+    "lists in a dictionary": (
+        lambda: Odd(lambda image, first: {"a": [first(image), image], "b": (image,)}, look(2)), 2, 1
+    ),
 }  # fmt: skip
 
 NOT_LOCAL: dict[str, tuple[Callable[[], nn.Module], str]] = {
@@ -120,7 +122,8 @@ NOT_LOCAL: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a faint mean": (lambda: Odd(lambda image: image + 1e-3 * image.mean((2, 3), keepdim=True)), "aten::mean"),
     "a Fourier transform": (lambda: Odd(lambda image: torch.fft.ifft2(torch.fft.fft2(image) * 0.5).real), "not local"),
     "faint coordinates": (
-        lambda: Odd(lambda image: image + 0.01 * torch.linspace(0, 1, image.shape[2])[:, None]), "not the same everywhere"
+        lambda: Odd(lambda image: image + 0.01 * torch.linspace(0, 1, image.shape[2])[:, None]),
+        "not the same everywhere",
     ),
     "the size of the image": (lambda: Odd(lambda image: image + 1.0 / image.shape[2]), "not the same everywhere"),
     "deformable sampling": (lambda: Odd(deformed, look(1), look(1)), "reads its input where the image says"),
