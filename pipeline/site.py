@@ -212,7 +212,7 @@ def _fits_gpus(config: RunConfig) -> bool:
     if not fits and config.device == "cuda":
         raise ConfigError(
             "--device cuda: the model is an ONNX graph, and this onnxruntime computes on the CPU only; say --device "
-            "cpu, or install onnxruntime-gpu in its place"
+            "cpu, or install the one for GPUs in its place: pip uninstall onnxruntime, pip install 'seamfree[gpu]'"
         )
     return fits
 

@@ -23,6 +23,7 @@ from pipeline.models.facts import learn_facts
 from pipeline.models.network import NetworkUse
 from tests.models.classifiers import Branching, Classifier, make, slide
 from tests.models.foreign import exported, save_foreign
+from tests.models.packaged import Wish, save_package
 from tests.models.zoo import ZOO
 from tests.test_seams import TOLERANCE, real_looking
 
@@ -228,3 +229,53 @@ def test_what_cannot_be_used_so_is_an_error_that_says_why(tmp_path: Path) -> Non
     assert "network.window" in str(told.exception)
     told = CliRunner().invoke(app, ["inspect", "nuclei-fluorescence", "--fully-convolutional"])
     assert "is fully convolutional; leave out" in str(told.exception)
+
+
+@pytest.mark.parametrize("resolution", ["network", "image"])
+def test_a_packages_classifier_slides_from_the_command_line(tmp_path: Path, resolution: str) -> None:
+    wish = Wish(
+        kind="Patches", weights=("pytorch_state_dict", "torchscript"), outputs=3,
+        preprocessing=(("zero_mean_unit_variance", {"axes": ["y", "x"]}),), postprocessing=(("softmax", {}),),
+    )  # fmt: skip
+    package = str(save_package(tmp_path / "package.zip", wish))
+    image = real_looking((70, 61))
+    tifffile.imwrite(
+        tmp_path / "a.ome.tif", image, ome=True, photometric="minisblack",
+        metadata={"axes": "YX", "PhysicalSizeY": 0.5, "PhysicalSizeX": 0.25},
+    )  # fmt: skip
+    # Of TorchScript it is known that it is no network that can be tiled, and told what to bring.
+    told = CliRunner().invoke(app, ["inspect", package, "--json"])
+    assert told.exit_code == 0, told.exception
+    facts = json.loads(told.stdout)
+    assert (facts["local"], facts["convertible"], facts["network"]["format"]) == (False, False, "torchscript")
+    assert "the layers are not at hand" in facts["notes"][0]
+    assert "pytorch_state_dict and --trust-model-code" in facts["notes"][0]
+    facts = json.loads(CliRunner().invoke(app, ["inspect", package, "--trust-model-code", "--json"]).stdout)
+    assert (facts["convertible"], facts["network"]["format"]) == (True, "state-dict")
+    found = []
+    (tmp_path / "config.yaml").write_text("output: {probabilities: float32, chunk: 16}")
+    for tile in ("20", "64"):
+        told = CliRunner().invoke(app, [
+            "run", str(tmp_path / "a.ome.tif"), "-o", str(tmp_path / tile), "-m", package, "--trust-model-code",
+            "--fully-convolutional", "--resolution", resolution, "--direct", "--scheduler", "serial", "--tile", tile,
+            "-c", str(tmp_path / "config.yaml"),
+        ])  # fmt: skip
+        assert told.exit_code == 0, told.output
+        result = open_result(tmp_path / tile / "a.ome.zarr")
+        found.append(np.asarray(result.probabilities[0]))
+        placed = result.xarray("semantic")
+        # A window of 16 pixels every 2, whose middle is half a pixel off the middle of its block.
+        step, first = (2, 0.5) if resolution == "network" else (1, 0.0)
+        for axis, size in (("y", 0.5), ("x", 0.25)):
+            np.testing.assert_allclose(placed[axis].to_numpy()[:3], [(first + step * at) * size for at in range(3)])
+    by = 2 if resolution == "network" else 1
+    assert found[0].shape == (3, -(-70 // by), -(-61 // by))
+    assert np.abs(found[0] - found[1]).max() <= TOLERANCE["float32"]
+    # What the classifier says of a window in the middle, by itself.
+    scaled = (image - image.mean(dtype=np.float64)) / (image.std(dtype=np.float64) + 1e-6)
+    network, start = wish.network().double(), (20 - 7, 30 - 7)
+    window = torch.from_numpy(scaled[start[0] : start[0] + 16, start[1] : start[1] + 16])[None, None]
+    with torch.no_grad():
+        wanted = network(window).softmax(dim=1)[0].numpy()
+    assert np.abs(found[0][:, 20 // by, 30 // by] - wanted).max() <= 1e-5
+    assert np.ptp(found[0], axis=(1, 2)).max() > 0.01

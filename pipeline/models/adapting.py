@@ -64,9 +64,11 @@ class Reordered(Around):
 def in_usual_order(network: nn.Module, design: NetworkFile, spatial: str) -> nn.Module:
     """Give a network that takes and gives the usual order of axes."""
     usual = usual_order(spatial)
-    if design.order is None and design.output_order is None:
+    # A classifier gives no image whose axes could be in another order.
+    output_order = design.output_order if set(design.output_order or "") & set(spatial) else None
+    if design.order is None and output_order is None:
         return network
-    return Reordered(network, design.order or usual, design.output_order or usual, spatial)
+    return Reordered(network, design.order or usual, output_order or usual, spatial)
 
 
 def apply_steps(scores: Tensor, steps: Sequence[PixelRule]) -> Tensor:

@@ -7,9 +7,8 @@ is tried, too: an upsampling that aligns corners does not, and no tiling can ser
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from fractions import Fraction
-from math import lcm, prod
+from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -17,7 +16,10 @@ import torch
 from pipeline.errors import ModelError
 from pipeline.geometry import Margin, round_up
 from pipeline.models.context import ModelContext, Output
-from pipeline.models.probe import Passed, Probe
+from pipeline.models.probe import Probe
+from pipeline.models.sizes import STRIDES, Axis, NotLocalError, Sizes
+from pipeline.models.travel import Travel
+from pipeline.models.watch import Passed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,16 +34,6 @@ LONGEST_PROBE = 4096
 _LONGEST_OPAQUE = {2: 1024, 3: 192}
 """The same where every probe costs a whole forward pass."""
 
-_FIRST_SIZES = (*range(1, 33), 48, 64, 96, 128, 188, 192, 256, 320, 512, 572, *range(33, 257))
-
-_STRIDES = (1, 2, 4, 8, 16, 32, 64, 3, 6, 12, 24, 48, 5, 10, 20, 40, 128)
-"""Tried in this order where the network's operations cannot be watched."""
-
-_LARGEST_STRIDE = 512
-
-_GROWTHS = (2**7 * 3**2 * 5 * 7, 2**4 * 3**5 * 5**3 * 7**2 * 11 * 13)
-"""By how many pixels an image grows to show the stride: multiples of the common ones, and of most others."""
-
 _FIRST_PROBE = 128
 """Pixels of the smallest probe: a single kernel that reaches farther would step over its ends, unseen."""
 
@@ -52,25 +44,7 @@ _ALIKE = 1e-4
 """Of the size of an output: below this, two outputs are the same but for rounding in float32."""
 
 
-class _NotLocalError(Exception):
-    """The network cannot be tiled without a seam; says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Axis:
-    """What was found along one axis."""
-
-    margin: int
-    stride: int
-    phase: int
-    smallest: int
-    scale: int
-    reach: Margin | None = None
-    halo: int = 0
-    kind: Literal["", "global", "unsteady", "uneven"] = ""
-    problem: str = ""
-    method: Literal["nan", "perturbation"] = "nan"
-    notes: tuple[str, ...] = ()
+_UNTOLD = "a layer that cannot be told"
 
 
 def derive_context(
@@ -118,41 +92,22 @@ def derive_context(
         torch.set_num_threads(threads)
 
 
-class _Derivation:
+class _Derivation(Sizes):
     """One network under examination."""
 
     def __init__(self, probe: Probe, output: str | None, longest: int, first: tuple[int, ...] | None) -> None:
-        self.probe, self.dims = probe, probe.dims
+        super().__init__(probe, output, first)
         self.longest = min(longest, _LONGEST_OPAQUE[probe.dims]) if probe.opaque else longest
-        self.base = self._find_base(first)
-        shapes = self.probe.sizes(self.base) or {}
-        self.name = output if output is not None else next(iter(shapes))
-        if self.name not in shapes:
-            raise ModelError(f"the network has no output {self.name!r}; it has {', '.join(shapes)}")
-        self.shapes = shapes
-
-    def _find_base(self, first: tuple[int, ...] | None) -> tuple[int, ...]:
-        """Find some size that the network takes."""
-        sizes = _FIRST_SIZES if not self.probe.opaque else (64, 128, 256, 16, 32, 188, 512)
-        for shape in (*([first] if first else []), *((edge,) * self.dims for edge in sizes)):
-            found = self.probe.sizes(shape)
-            if found and all(min(each, default=1) > 0 for each in found.values()):
-                return shape
-        place = f" in {self.probe.complaint_place}" if self.probe.complaint_place else ""
-        raise ModelError(
-            f"the network takes no image of {self.probe.channels} channel(s) and {self.dims} spatial axes of any size "
-            f"that was tried; the last complaint{place}: {self.probe.complaint}"
-        )
 
     def context(self) -> ModelContext:
         """Put together what was found along each axis."""
-        axes: list[_Axis] = []
+        axes: list[Axis] = []
         problem = ""
         try:
-            self._check_image()
+            self.check_image()
             axes = [self._along(axis) for axis in range(self.dims)]
             problem = next((each.problem for each in axes if each.problem), "")
-        except _NotLocalError as error:
+        except NotLocalError as error:
             problem = str(error)
         reaches = tuple(each.reach for each in axes if each.reach is not None)
         local = not problem
@@ -177,22 +132,7 @@ class _Derivation:
             pixel_bytes=self._pixel_bytes(axes),
         )
 
-    def _check_image(self) -> None:
-        if len(self.shapes[self.name]) != self.dims + 2:
-            raise _NotLocalError(f"not local: {self._flattening()}, leaves one answer for the whole image")
-
-    def _flattening(self) -> str:
-        """Name the operation after which there are no spatial axes any more."""
-        larger, passed, _ = self.probe.shapes_passed(tuple(edge + 32 for edge in self.base))
-        if not larger:
-            _, passed, _ = self.probe.shapes_passed(self.base)
-        for note in reversed(passed):
-            if note.shapes and len(note.shapes[0]) == self.dims + 2 and prod(note.shapes[0][2:]) > 1:
-                after = passed[passed.index(note) + 1 :]
-                return str(after[0]) if after else str(note)
-        return "the network"
-
-    def _pixel_bytes(self, axes: list[_Axis]) -> int:
+    def _pixel_bytes(self, axes: list[Axis]) -> int:
         """Measure what a forward pass holds at its peak, per input pixel, with half as much again for the kernels."""
         shape = self.base
         if axes:
@@ -201,98 +141,32 @@ class _Derivation:
         _, _, peak = self.probe.shapes_passed(shape)
         return (peak * 3 // 2 if peak else 4 * 64 * 8 * prod(shape)) // prod(shape) + 1
 
-    def _at(self, axis: int, edge: int) -> tuple[int, ...]:
-        return (*self.base[:axis], edge, *self.base[axis + 1 :])
-
-    def _out(self, axis: int, edge: int) -> int | None:
-        """Give the output's size along an axis; None where the input's is refused."""
-        found = self.probe.sizes(self._at(axis, edge))
-        if not found or len(found[self.name]) != self.dims + 2:
-            return None
-        return found[self.name][2 + axis] or None
-
-    def _along(self, axis: int) -> _Axis:
+    def _along(self, axis: int) -> Axis:
         """Examine one axis."""
-        guess = self._guess_stride(axis)
-        first: _Axis | None = None
-        for stride in (guess,) if guess is not None else _STRIDES:
-            for candidate in self._candidates(axis, stride):
+        guess = self.guess_stride(axis)
+        first: Axis | None = None
+        for stride in (guess,) if guess is not None else STRIDES:
+            for candidate in self.candidates(axis, stride):
                 found = self._look(axis, candidate)
                 if found.kind != "unsteady":
                     return found
                 # Of all phases that fail, the likeliest says why.
                 first = first if first is not None else found
         if first is None:
-            raise _NotLocalError(f"along axis {axis} there is no input whose output has the same or a coarser grid")
+            raise NotLocalError(f"along axis {axis} there is no input whose output has the same or a coarser grid")
         return first
 
-    def _guess_stride(self, axis: int) -> int | None:
-        """Tell the stride from how sizes on the way grow with the input; None where that cannot be watched."""
-        sizes = range(self.base[axis] + 1, self.base[axis] + 66)
-        if self.probe.opaque:
-            sizes = range(self.base[axis] + 16, self.base[axis] + 65, 16)
-        if not any(self._out(axis, edge) for edge in sizes):
-            place = self.probe.complaint_place or "a layer that the runtime does not name"
-            raise _NotLocalError(
-                f"{place} takes only what comes of inputs of {self.base[axis]} pixels along axis {axis}: what stands "
-                "for the whole image cannot be tiled; a fully convolutional network can, and a file exported with "
-                "dynamic axes"
-            )
-        strides = (0,) if self.probe.opaque else (self._growing_stride(axis, growth) for growth in _GROWTHS)
-        return next((stride for stride in strides if 0 < stride <= _LARGEST_STRIDE), None)
-
-    def _growing_stride(self, axis: int, growth: int) -> int:
-        """Tell the stride from what sizes on the way grow by; more than true where that is no whole number of times."""
-        before = self.probe.shapes_passed(self.base)
-        after = self.probe.shapes_passed(self._at(axis, self.base[axis] + growth))
-        stride = 1 if before[0] and after[0] and len(before[1]) == len(after[1]) else 0
-        for one, other in zip(before[1], after[1], strict=True) if stride else ():
-            for small, large in zip(one.shapes, other.shapes, strict=True):
-                if len(small) == self.dims + 2 and large[2 + axis] > small[2 + axis]:
-                    ratio = Fraction(growth, large[2 + axis] - small[2 + axis])
-                    stride = lcm(stride, ratio.numerator)
-        return stride
-
-    def _candidates(self, axis: int, stride: int) -> list[_Axis]:
-        """Give the phases of legal sizes, the likeliest first: what loses least, evenly on both sides."""
-        first = self.base[axis] + 2 * stride
-        sizes = {edge: self._out(axis, edge) for edge in range(first, first + stride)}
-        found: list[tuple[bool, int, int, _Axis]] = []
-        scale = 0
-        for edge, here in sizes.items():
-            if here is None:
-                continue
-            if not scale:
-                grown = (self._out(axis, edge + stride) or 0) - here
-                scale = stride // grown if grown > 0 and stride % grown == 0 else 0
-            lost = edge - scale * here
-            if scale and lost >= 0:
-                phase = edge % stride
-                found.append((lost % 2 == 1, lost, phase, _Axis(lost // 2, stride, phase, edge, scale)))
-        found.sort(key=lambda each: each[:3])
-        if found and all(odd for odd, *_ in found):
-            problem = f"its output lacks an odd number of pixels along axis {axis} ({found[0][1]}), so it has no middle"
-            return [replace(found[0][3], kind="uneven", problem=problem)]
-        return [each for odd, *_, each in found if not odd][:3]
-
-    def _smallest(self, axis: int, candidate: _Axis) -> int:
-        """Find the smallest legal size."""
-        least = 2 * candidate.margin + 1
-        edge = least + (candidate.phase - least) % candidate.stride
-        while edge < candidate.smallest:
-            size = self._out(axis, edge)
-            if size is not None and edge - candidate.scale * size == 2 * candidate.margin:
-                return edge
-            edge += candidate.stride
-        return candidate.smallest
-
-    def _look(self, axis: int, candidate: _Axis) -> _Axis:
+    def _look(self, axis: int, candidate: Axis) -> Axis:
         """See how far outputs see at all phases, and whether the network shifts with its image."""
-        candidate = replace(candidate, smallest=self._smallest(axis, candidate))
+        candidate = replace(candidate, smallest=self.smallest(axis, candidate))
         if candidate.kind:
             return candidate
         stride, scale = candidate.stride, candidate.scale
         edge = candidate.phase + round_up(max(candidate.smallest, 4 * stride, _FIRST_PROBE), stride)
+        lines = self._line(edge), self._line(edge, seed=1), self._line(edge + stride)
+        if layer := self.probe.reads_elsewhere(axis, *lines, self.at(axis, edge)):
+            problem = f"not local: {layer}, reads its input where the image says, which may be anywhere"
+            return replace(candidate, kind="global", problem=problem)
         method: Literal["nan", "perturbation"] = "nan"
         notes: tuple[str, ...] = ()
         if self.probe.opaque:
@@ -309,13 +183,15 @@ class _Derivation:
                 self._seen(axis, edge, places, method)
                 for places in ([_middle(edge, stride)], [slice(0, edge // 2 + 1), slice(edge // 2, edge)])
             )
-            length = self._out(axis, edge) or 0
+            length = self.out(axis, edge) or 0
             if not seen:
                 return replace(candidate, kind="global", problem="no output depends on its input")
             if right[0] >= slack and left[-1] < length - slack:
-                break
+                if self._as_far(axis, edge, candidate, seen):
+                    break
+                length = -1  # it is no flood
             flood = self._flood(axis, edge, stride) if len(seen) == length else ""
-            if flood and flood == flooded:
+            if flood and (flood == flooded or 2 * edge > self.longest):
                 problem = f"not local: after {flood}, each output depends on the whole image"
                 return replace(candidate, kind="global", problem=problem)
             flooded = flood
@@ -326,10 +202,31 @@ class _Derivation:
         candidate = self._reach(axis, edge, candidate)
         return self._steady(axis, edge, candidate)
 
+    def _as_far(self, axis: int, edge: int, candidate: Axis, seen: list[int]) -> bool:
+        """Tell whether outputs of the largest probe see no farther: sparse kernels step over the ends of others."""
+        stride, scale = candidate.stride, candidate.scale
+        size = candidate.phase + round_up(max(edge, self.longest - candidate.stride), stride)
+        middle = _middle(edge, stride).start
+        nearest, farthest = seen[0] * scale - middle, seen[-1] * scale - middle
+        # At the ends, too: from there one sees twice as far.
+        starts = (size // stride // 2 * stride, 0, (size - stride) // stride * stride)
+        shift = middle % stride
+        places = [slice(at + shift, at + shift + stride) for at in starts if at + shift + stride <= size]
+        return all(
+            not outputs
+            or (nearest - stride < outputs[0] * scale - at.start and outputs[-1] * scale - at.start < farthest + stride)
+            for at, outputs in zip(places, self._seen(axis, size, places, candidate.method), strict=True)
+        )
+
     def _flood(self, axis: int, edge: int, stride: int) -> str:
-        """Name the operation after which a few NaN are everywhere."""
-        _, passed = self._run(axis, self._line(edge, nan=_middle(edge, stride)), watched=True)
-        return next((str(note) for note in passed if note.flooded), "a layer that cannot be told")
+        """Name the operation after which a few NaN, or changes, are everywhere."""
+        if self.probe.opaque:
+            changed = self._line(edge)
+            changed[:, _middle(edge, stride)] = _LOUD
+            return self.probe.first_flooded(self._line(edge), changed, axis, self.at(axis, edge)) or _UNTOLD
+        line = self._line(edge, nan=_middle(edge, stride))
+        _, passed = self._run(axis, line, watched=True, travel=Travel(guess=False))
+        return next((str(note) for note in passed if note.flooded), _UNTOLD)
 
     def _line(self, edge: int, seed: int = 0, nan: slice | None = None) -> Tensor:
         """Give an image of random positive numbers: zeros are a case of their own to logarithms and deviations."""
@@ -338,37 +235,50 @@ class _Derivation:
             line[:, nan] = torch.nan
         return line
 
-    def _run(self, axis: int, *lines: Tensor, watched: bool = False) -> tuple[Tensor, list[Passed]]:
-        shape = self._at(axis, lines[0].shape[1])
-        outputs, passed = self.probe.run(axis, torch.stack(lines), shape, watched=watched)
+    def _run(
+        self, axis: int, *lines: Tensor, watched: bool = False, travel: Travel | None = None
+    ) -> tuple[Tensor, list[Passed]]:
+        shape = self.at(axis, lines[0].shape[1])
+        outputs, passed = self.probe.run(axis, torch.stack(lines), shape, watched=watched, travel=travel)
         if self.name in outputs and len(outputs[self.name]) == len(lines):
             return outputs[self.name], passed
         if len(lines) == 1:
             raise ModelError(f"the network refuses a size that it should take: {self.probe.complaint}")
         # Some take one image at a time.
         self.probe.together = 1
-        return torch.cat([self._run(axis, line)[0] for line in lines]), []
+        return torch.cat([self._run(axis, line, travel=travel)[0] for line in lines]), []
 
     def _seen(self, axis: int, edge: int, places: Sequence[slice], method: str) -> list[list[int]]:
         """Give, for each of some parts of the input, the outputs that see any of it, in order."""
         if method == "nan":
-            bad: list[Tensor] = []
-            while len(bad) < len(places):
-                now = places[len(bad) : len(bad) + self.probe.together]
-                given, _ = self._run(axis, *(self._line(edge, nan=at) for at in now))
-                bad += torch.isnan(given).any(dim=1)
-            return [each.nonzero()[:, 0].tolist() for each in bad]
+            return self._seen_by_nan(axis, edge, places)
         found = []
-        before, _ = self._run(axis, self._line(edge))
+        images = (0, 1) if not self.probe.opaque or self.probe.compares else (0,)
+        before = {seed: self._run(axis, self._line(edge, seed))[0] for seed in images}
         for at in places:
-            changed = torch.zeros(before.shape[2], dtype=torch.bool)
-            for value in (_LOUD, -_LOUD, 0.0):
-                line = self._line(edge)
-                line[:, at] = value
-                after, _ = self._run(axis, line)
-                changed |= ((before != after) & ~(before.isnan() & after.isnan())).any(dim=1)[0]
+            changed = torch.zeros(before[0].shape[2], dtype=torch.bool)
+            for seed in images:
+                other = self._line(edge, seed + 2)[:, at] * 2 - 1
+                for value in (_LOUD, -_LOUD, 0.0, *((other,) if len(images) > 1 else ())):
+                    line = self._line(edge, seed)
+                    line[:, at] = value
+                    changed |= _differs(before[seed], self._run(axis, line)[0])[0]
             found.append(changed.nonzero()[:, 0].tolist())
         return found
+
+    def _seen_by_nan(self, axis: int, edge: int, places: Sequence[slice]) -> list[list[int]]:
+        bad: list[Tensor] = []
+        while len(bad) < len(places):
+            lines = [self._line(edge, nan=at) for at in places[len(bad) : len(bad) + self.probe.together]]
+            travel = Travel(guess=False)
+            given, _ = self._run(axis, *lines, travel=travel)
+            seen = torch.isnan(given).any(dim=1)
+            for guess in (True, None) if travel.guessed else ():
+                # What a comparison with NaN decides has been seen as well.
+                other, _ = self._run(axis, *lines, travel=Travel(guess))
+                seen |= torch.isnan(other).any(dim=1) | _differs(given, other)
+            bad += seen
+        return [each.nonzero()[:, 0].tolist() for each in bad]
 
     def _nan_travels(self, axis: int, edge: int, stride: int) -> bool:
         """Tell whether NaN gets wherever a change does, and nowhere by itself."""
@@ -379,7 +289,7 @@ class _Derivation:
         (bad,), (changed,) = self._seen(axis, edge, middle, "nan"), self._seen(axis, edge, middle, "perturbation")
         return set(changed) <= set(bad)
 
-    def _reach(self, axis: int, edge: int, found: _Axis) -> _Axis:
+    def _reach(self, axis: int, edge: int, found: Axis) -> Axis:
         """Measure how far outputs see, worst case over all phases, and whether they ever see padding."""
         stride, scale, margin = found.stride, found.scale, found.margin
         # Where a probe costs a whole forward pass, all phases are changed at once: what sees any of them may see the
@@ -388,7 +298,7 @@ class _Derivation:
         phases = [middle] if self.probe.opaque else [slice(at, at + 1) for at in range(middle.start, middle.stop)]
         reach: list[tuple[int, int]] = []
         beyond = 0
-        length = self._out(axis, edge) or 0
+        length = self.out(axis, edge) or 0
         for part, outputs in zip(phases, self._seen(axis, edge, phases, found.method), strict=True):
             for output in outputs:
                 start = output * scale + margin
@@ -402,23 +312,36 @@ class _Derivation:
         halo = max(low, high) - margin if beyond > margin else 0
         return replace(found, reach=Margin(low, high), halo=halo)
 
-    def _steady(self, axis: int, edge: int, found: _Axis) -> _Axis:
-        """Try whether the network gives the same for another window of the same image, a stride farther and larger."""
+    def _steady(self, axis: int, edge: int, found: Axis) -> Axis:
+        """Try whether the network gives the same for other windows of an image: a stride farther, and much larger."""
         assert found.reach is not None
         stride, scale = found.stride, found.scale
         far = max(0, *found.reach)
         border = -(-(far + found.margin) // scale) + 1
         edge = found.phase + round_up(edge + 2 * far + 4 * stride, stride)
-        image = self._line(edge + 2 * stride, seed=1) * 4 - 2
-        windows = image[:, :edge], image[:, stride:]
-        (one,), (other,) = (self._run(axis, window)[0] for window in windows)
-        step = stride // scale
-        last = one.shape[1] - border
-        # There is nothing to compare where outputs are fewer than the scale says.
-        if last > border + step and _alike(one[:, border + step : last], other[:, border : last - step]):
-            return found
-        layer = "a layer that cannot be told"
-        before, after = (self._run(axis, window, watched=True)[1] for window in windows)
+        long = found.phase + round_up(min(8 * edge, max(self.longest, 2 * edge)), stride)
+        # Far, and yet no multiple of two strides: what repeats itself more seldom than the stride shows.
+        shift = (edge // 8 // stride * 2 + 1) * stride if edge > 16 * stride else 3 * stride
+        image = self._line(shift + long, seed=1) * 4 - 2
+        first = image[:, :edge]
+        for start, second in ((stride, image[:, stride : edge + 2 * stride]), (shift, image[:, shift:])):
+            (one,), (other,) = (self._run(axis, window)[0] for window in (first, second))
+            step = start // scale
+            last = one.shape[1] - border
+            # There is nothing to compare where outputs are fewer than the scale says.
+            if last > border + step and _alike(one[:, border + step : last], other[:, border : last - step]):
+                continue
+            layer = self._name_unsteady(axis, first, image[:, stride : edge + 2 * stride])
+            problem = (
+                f"not the same everywhere: {layer}, gives something else when the image is shifted by {start} pixels "
+                "or is larger, as upsampling with aligned corners, coordinates as an input, or learned positions do"
+            )
+            return replace(found, kind="unsteady", problem=problem)
+        return found
+
+    def _name_unsteady(self, axis: int, one: Tensor, other: Tensor) -> str:
+        """Name the first operation that gives something else when a window is shifted by a stride."""
+        before, after = (self._run(axis, window, watched=True)[1] for window in (one, other))
         for first, second in zip(before, after, strict=False):
             if first.profile is not None and second.profile is not None:
                 grown, length = len(second.profile) - len(first.profile), len(first.profile)
@@ -427,18 +350,18 @@ class _Derivation:
                     continue
                 inner = first.profile[third + grown : 2 * third + grown], second.profile[third : 2 * third]
                 if len(inner[0]) == len(inner[1]) and not _alike(inner[0].double(), inner[1].double()):
-                    layer = str(first)
-                    break
-        problem = (
-            f"not the same everywhere: {layer}, gives something else when the image is shifted by the stride of "
-            f"{stride}, as upsampling with aligned corners, coordinates as an input, or learned positions do"
-        )
-        return replace(found, kind="unsteady", problem=problem)
+                    return str(first)
+        return _UNTOLD
 
 
 def _middle(edge: int, stride: int) -> slice:
     """Give a stride of pixels in the middle: one of each phase."""
     return slice(edge // 2, edge // 2 + stride)
+
+
+def _differs(one: Tensor, other: Tensor) -> Tensor:
+    """Tell where images differ in any of their channels."""
+    return ((one != other) & ~(one.isnan() & other.isnan())).any(dim=1)
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

@@ -183,7 +183,7 @@ def _as_card(package: Package, description: Any, trust: bool) -> PackagedModel: 
         )
     given, made = wanted[0], description.outputs[0]
     taken, left = read_axes(given), read_axes(made)
-    if left.spatial != taken.spatial:
+    if not taken.spatial or left.spatial not in (taken.spatial, ""):
         raise ModelError(f"an input along {taken.spatial!r} gives an output along {left.spatial!r}; package a network "
                          "that gives an image for an image")  # fmt: skip
     if not taken.channels:
@@ -200,7 +200,7 @@ def _as_card(package: Package, description: Any, trust: bool) -> PackagedModel: 
     design = NetworkFile(
         format=form,
         order=taken.order if taken.order != usual_order(taken.spatial) else None,
-        output_order=left.order if left.order != usual_order(left.spatial) else None,
+        output_order=left.order if left.order != usual_order(taken.spatial) else None,
         architecture=_architecture(package, description) if form == "state-dict" else None,
         steps=reading.steps,
         background=reading.background,

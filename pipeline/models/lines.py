@@ -27,6 +27,9 @@ _UPSAMPLINGS = {f"aten::{kind}" for kind in (
     "upsample_nearest3d", "_upsample_nearest_exact3d", "upsample_trilinear3d")}  # fmt: skip
 _PADDINGS = {f"aten::{kind}" for kind in (
     "constant_pad_nd", "reflection_pad2d", "reflection_pad3d", "replication_pad2d", "replication_pad3d")}  # fmt: skip
+_NEVER = {"aten::max_unpool2d", "aten::max_unpool3d"}
+"""Operations that cannot be left to torch, either: they take numbers of pixels, which are others on a line."""
+
 _RESIZING = _CONVOLUTIONS | _POOLINGS | _UPSAMPLINGS | _PADDINGS
 _NORMALISATIONS = {"aten::native_batch_norm", "aten::_native_batch_norm_legit_no_training"}
 _ALONG_A_DIMENSION = {"aten::_softmax", "aten::_log_softmax", "aten::mean", "aten::sum", "aten::amax", "aten::amin"}
@@ -66,6 +69,8 @@ class LineMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:  # noqa: ANN401
         """Compute one operation along the line if that is known how, else as torch does."""
         named = kwargs or {}
+        if func._schema.name in _NEVER:
+            raise NotImplementedError(f"{func} counts pixels of the whole image")
         line = self._rule(func, args)
         if line is None:
             return func(*args, **named)

@@ -11,7 +11,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError
-from pipeline.models.adapting import finish_scores, in_usual_order
+from pipeline.models.adapting import Reordered, finish_scores, in_usual_order
 from pipeline.models.factories import call_factory
 from pipeline.models.graphs import OnnxNetwork
 from pipeline.models.harmless import check_onnx, check_script, check_tensors
@@ -193,10 +193,13 @@ def _slide(network: nn.Module, card: ModelCard) -> nn.Module:
     from pipeline.models.convolutional import find_window, make_fully_convolutional
 
     assert card.network is not None  # it was loaded by it
-    if card.network.format != "factory":
+    if card.network.format not in ("factory", "state-dict"):
         raise ModelError(
-            f"what a file of the format {card.network.format} computes cannot be changed; make it by a factory"
+            f"of a file of the format {card.network.format} the layers are not at hand to be made others; bring the "
+            "network's code: a factory and safetensors, or a package with pytorch_state_dict and --trust-model-code"
         )
+    if isinstance(network, Reordered):
+        raise ModelError(f"it takes its axes in the order {network.order!r}; bring a network of {network.usual!r}")
     window = card.network.window or find_window(network, len(card.channels), card.dims)
     return make_fully_convolutional(network, len(card.channels), window)
 

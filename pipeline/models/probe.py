@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import io
 import warnings
-import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from pipeline.models.lines import LineMode
+from pipeline.models.steps import ExportSteps, ScriptSteps, UnknownStepError, is_exported
+from pipeline.models.travel import Travel
+from pipeline.models.watch import Passed, Places, Watch
 
-__all__ = ["Around", "Passed", "Probe", "load_script", "named_outputs"]
+__all__ = ["Around", "Probe", "load_script", "named_outputs"]
+
+
+_LONGEST_NUMBERS = 2**17
+"""Pixels along an edge beyond which only shapes are asked for, and no numbers computed."""
 
 
 def load_script(content: bytes, device: str) -> nn.Module:
@@ -58,110 +63,11 @@ class Around(nn.Module):
         super().__init__()
         self.network = network
         self.opaque = bool(getattr(network, "opaque", False))
+        self.compares = bool(getattr(network, "compares", False))
 
     def around(self, network: nn.Module) -> Around:
         """Give the same around another network."""
         raise NotImplementedError
-
-
-@dataclass(slots=True)
-class Passed:
-    """What one operation of a forward pass did.
-
-    Parameters
-    ----------
-    place : str
-        The module in which it happened: its qualified name and type.
-    operation : str
-        Torch's name.
-    shapes : list of tuple of int
-        Of its results.
-    flooded : bool
-        Whether its results are NaN everywhere although no argument was.
-    profile : Tensor, optional
-        Its first result, averaged over the channels and all axes but the examined one.
-    """
-
-    place: str
-    operation: str
-    shapes: list[tuple[int, ...]]
-    flooded: bool = False
-    profile: Tensor | None = None
-
-    def __str__(self) -> str:
-        return f"{self.place}, {self.operation.removeprefix('aten::').strip('_')}" if self.place else self.operation
-
-
-@dataclass(slots=True)
-class _Places:
-    """Where in the network a forward pass is, innermost last."""
-
-    stack: list[str] = field(default_factory=list)
-
-    @property
-    def here(self) -> str:
-        return self.stack[-1] if self.stack else ""
-
-
-def _extent(tensor: Tensor) -> Tensor:
-    """Drop what is only repeated."""
-    for dimension in range(tensor.ndim):
-        if tensor.stride(dimension) == 0 and tensor.shape[dimension] > 1:
-            tensor = tensor.narrow(dimension, 0, 1)
-    return tensor
-
-
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes what each operation does."""
-
-    def __init__(self, places: _Places, dims: int, axis: int | None) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.places, self.dims, self.axis = places, dims, axis
-        self.passed: list[Passed] = []
-        self.live = self.peak = 0
-
-    def __torch_dispatch__(
-        self,
-        func: Any,  # noqa: ANN401 (torch's own)
-        types: Any,  # noqa: ANN401
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
-        given: Any
-        if self.axis is None and func._schema.name == "aten::native_batch_norm" and not args[5]:
-            # Torch takes milliseconds to find out that the shape stays.
-            given = (torch.empty_like(args[0]), torch.empty_like(args[3]), torch.empty_like(args[3]))
-        else:
-            given = func(*args, **(kwargs or {}))
-        results = [each for each in tree_flatten(given)[0] if isinstance(each, Tensor)]
-        note = Passed(self.places.here, func._schema.name, [tuple(each.shape) for each in results])
-        self.passed.append(note)
-        floating = [each for each in results if each.is_floating_point() and each.numel() > 0]
-        if self.axis is None:
-            if not func.is_view and not func._schema.is_mutable:
-                for each in results:
-                    self._count(each)
-        elif floating:
-            first = _extent(floating[0])
-            if bool(torch.isnan(first).all()):
-                tensors = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, Tensor)]
-                note.flooded = not any(
-                    each.is_floating_point() and each.numel() > 0 and bool(torch.isnan(_extent(each)).all())
-                    for each in tensors
-                    if each is not given
-                )
-            if first.ndim == self.dims + 2:
-                note.profile = first.mean(dim=[at for at in range(first.ndim) if at != 2 + self.axis])
-        return given
-
-    def _count(self, tensor: Tensor) -> None:
-        size = tensor.numel() * tensor.element_size()
-        self.live += size
-        self.peak = max(self.peak, self.live)
-        weakref.finalize(tensor, self._release, size)
-
-    def _release(self, size: int) -> None:
-        self.live -= size
 
 
 class Probe:
@@ -181,15 +87,18 @@ class Probe:
         self.network, self.channels, self.dims = network, channels, dims
         # A network that is no torch code cannot be watched, nor run without numbers.
         self.opaque = bool(getattr(network, "opaque", False))
+        self.compares = bool(getattr(network, "compares", False))
         self.complaint, self.complaint_place = "", ""
         self.together = 1 if self.opaque else 16
         self._sizes: dict[tuple[int, ...], dict[str, tuple[int, ...]] | None] = {}
         self._empty = None if self.opaque else _without_numbers(network)
-        self._lines = None if self.opaque else [LineMode(axis, dims) for axis in range(dims)]
+        self._lines = [] if self.opaque else [LineMode(axis, dims) for axis in range(dims)]
+        self._stepwise = True
 
     @contextmanager
-    def _placed(self, network: nn.Module) -> Iterator[_Places]:
-        places = _Places()
+    def _placed(self, network: nn.Module, *, stepwise: bool) -> Iterator[tuple[nn.Module, Places]]:
+        """Let a network tell where in it a pass is; give what to run for that."""
+        places = Places()
 
         def enter(name: str) -> Any:  # noqa: ANN401 (a hook)
             return lambda *_: places.stack.append(name)
@@ -198,25 +107,40 @@ class Probe:
             places.stack.pop()
 
         with ExitStack() as hooks:
-            if not isinstance(network, torch.jit.ScriptModule):
-                for name, module in network.named_modules():
-                    if name and not isinstance(module, torch.jit.ScriptModule):
-                        label = f"{name} ({type(module).__name__})"
-                        hooks.callback(module.register_forward_pre_hook(enter(label)).remove)
-                        hooks.callback(module.register_forward_hook(leave).remove)
-            yield places
+            if stepwise and self._stepwise:
+                network = _in_steps(network, places)
+            for name, module in network.named_modules():
+                if name and not isinstance(module, (torch.jit.ScriptModule, ScriptSteps, ExportSteps, fx.GraphModule)):
+                    label = f"{name} ({type(module).__name__})"
+                    hooks.callback(module.register_forward_pre_hook(enter(label)).remove)
+                    hooks.callback(module.register_forward_hook(leave).remove)
+            yield network, places
 
-    def _forward(self, network: nn.Module, image: Tensor, modes: list[Any], places: _Places) -> dict[str, Tensor]:
-        """Run; None-like empty where the network refuses, with the reason kept."""
-        with torch.no_grad(), ExitStack() as stack:
-            for mode in modes:
-                stack.enter_context(mode)
+    def _forward(
+        self, network: nn.Module, image: Tensor, modes: Sequence[TorchDispatchMode], watch: Watch | None
+    ) -> dict[str, Tensor]:
+        """Run; empty where the network refuses, with the reason kept."""
+        with torch.no_grad(), self._placed(network, stepwise=watch is not None) as (placed, places):
+            if watch is not None:
+                watch.begin(places)
+                modes = [*modes, watch]
             try:
-                return named_outputs(network(image))
+                with ExitStack() as stack:
+                    for mode in modes:
+                        stack.enter_context(mode)
+                    return named_outputs(placed(image))
+            except UnknownStepError:
+                # Torch runs it nevertheless; nobody knows then where in it.
+                self._stepwise = False
+                return self._forward(network, image, modes[:-1] if watch is not None else modes, watch)
             except (RuntimeError, ValueError, IndexError, AssertionError, TypeError, NotImplementedError) as error:
-                self.complaint = " ".join(str(error).split())[:200]
-                self.complaint_place = places.here
-                return {}
+                complaint, place = " ".join(str(error).split())[:200], getattr(error, "place", "") or places.here
+            if watch is not None and placed is not network and self._forward(network, image, modes[:-1], None):
+                # It is not the network that refuses.
+                self._stepwise = False
+                return self._forward(network, image, modes[:-1], watch)
+            self.complaint, self.complaint_place = complaint, place
+            return {}
 
     def sizes(self, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]] | None:
         """Give the shapes of the outputs for an input of a spatial shape; None where the network refuses it."""
@@ -225,18 +149,27 @@ class Probe:
             self._sizes[shape] = passed[0] or None
         return self._sizes[shape]
 
-    def shapes_passed(self, shape: tuple[int, ...]) -> tuple[dict[str, tuple[int, ...]], list[Passed], int]:
-        """Give the shapes of the outputs, of all results on the way, and the bytes held at the peak (0: unknown)."""
+    def shapes_passed(
+        self, shape: tuple[int, ...], *, named: bool = False
+    ) -> tuple[dict[str, tuple[int, ...]], list[Passed], int]:
+        """Give the shapes of the outputs, of all results on the way, and the bytes held at the peak (0: unknown).
+
+        Of a network that another runtime computes the results on the way are given only where they are to be `named`.
+        """
         if self._empty is not None:
-            with self._placed(self._empty) as places:
-                watch = _Watch(places, self.dims, None)
-                image = torch.empty(1, self.channels, *shape, device="meta")
-                outputs = self._forward(self._empty, image, [watch], places)
+            watch = Watch(self.dims, None)
+            image = torch.empty(1, self.channels, *shape, device="meta")
+            outputs = self._forward(self._empty, image, [], watch)
             if outputs or "meta" not in self.complaint.lower():
                 return {name: tuple(each.shape) for name, each in outputs.items()}, watch.passed, watch.peak
+            if max(shape) > _LONGEST_NUMBERS:
+                return {}, [], 0
             self._empty = None  # something in it wants numbers
+        if max(shape) > _LONGEST_NUMBERS:
+            return {}, [], 0
         longest = max(range(self.dims), key=lambda axis: shape[axis])
-        outputs, passed = self.run(longest, torch.full((1, self.channels, shape[longest]), 0.5), shape, full=True)
+        line = torch.full((1, self.channels, shape[longest]), 0.5)
+        outputs, passed = self.run(longest, line, shape, full=True, watched=named or not self.opaque)
         return {name: tuple(each.shape) for name, each in outputs.items()}, passed, 0
 
     def operations(self, shape: tuple[int, ...]) -> int:
@@ -246,12 +179,18 @@ class Probe:
         from torch.utils.flop_counter import FlopCounterMode
 
         counter = FlopCounterMode(display=False)
-        with self._placed(self._empty) as places:
-            self._forward(self._empty, torch.empty(1, self.channels, *shape, device="meta"), [counter], places)
+        self._forward(self._empty, torch.empty(1, self.channels, *shape, device="meta"), [counter], None)  # type: ignore[list-item]  # it is one
         return int(counter.get_total_flops())
 
     def run(
-        self, axis: int, lines: Tensor, shape: tuple[int, ...], *, full: bool = False, watched: bool = True
+        self,
+        axis: int,
+        lines: Tensor,
+        shape: tuple[int, ...],
+        *,
+        full: bool = False,
+        watched: bool = True,
+        travel: Travel | None = None,
     ) -> tuple[dict[str, Tensor], list[Passed]]:
         """Run the network on images that vary along one axis.
 
@@ -267,6 +206,8 @@ class Probe:
             Whether the outputs are wanted as they are, not averaged over the other axes.
         watched : bool
             Whether the operations are noted; costs time.
+        travel : Travel, optional
+            What keeps NaN from being swallowed, where some are in the lines.
 
         Returns
         -------
@@ -277,33 +218,84 @@ class Probe:
         extent = [*lines.shape[:2], *[1] * self.dims]
         extent[2 + axis] = lines.shape[2]
         image = lines.reshape(extent).clone().expand(*lines.shape[:2], *shape)
-        if self._lines is None:
+        if not self._lines:
             image = image.contiguous()
-        with self._placed(self.network) as places:
-            watch = _Watch(places, self.dims, axis)
-            modes: list[Any] = []
-            if self._lines is not None:
-                modes.append(self._lines[axis])
-            if watched and not self.opaque:
-                modes.append(watch)
-            outputs = self._forward(self.network, image, modes, places)
-            if not outputs and self._lines is not None:
-                # Perhaps the lines are at fault.
-                complaint = self.complaint, self.complaint_place
-                places.stack.clear()
-                again = self._forward(self.network, image.contiguous(), modes[1:], places)
-                if not again:
-                    self.complaint, self.complaint_place = complaint
-                else:
-                    self._lines, self.together = None, 1
-                outputs = again
+        watch = Watch(self.dims, axis) if watched and not self.opaque else None
+        modes = [] if travel is None or self.opaque else [travel]
+        outputs = self._forward(self.network, image, [*self._lines[axis : axis + 1], *modes], watch)
+        if not outputs and self._lines:
+            # Perhaps the lines are at fault.
+            complaint = self.complaint, self.complaint_place
+            outputs = self._forward(self.network, image.contiguous(), modes, watch)
+            if outputs:
+                self._lines, self.together = [], 1
+            else:
+                self.complaint, self.complaint_place = complaint
+        passed = watch.passed if watch is not None else []
+        if watched and self.opaque:
+            passed = [self._passed(name, found, axis) for name, found in self._ask("results", image)]
         if full:
-            return outputs, watch.passed
+            return outputs, passed
         others = [2 + other for other in range(self.dims) if other != axis]
         return {
             name: each.double().mean(dim=others) if each.ndim == self.dims + 2 else each
             for name, each in outputs.items()
-        }, watch.passed
+        }, passed
+
+    def _ask(self, what: Literal["results", "places"], image: Tensor) -> list[tuple[str, Tensor]]:
+        """Ask a network that another runtime computes for what it gives on the way, where that can be had."""
+        asked: Callable[[Tensor], list[tuple[str, Tensor]]] | None = getattr(self.network, what, None)
+        try:
+            return asked(image) if asked is not None else []
+        except RuntimeError:
+            return []  # it refuses this image, which is told where it was run
+
+    def _image(self, line: Tensor, axis: int, shape: tuple[int, ...]) -> Tensor:
+        extent = [1, line.shape[0], *(line.shape[1] if at == axis else 1 for at in range(self.dims))]
+        return line.reshape(extent).expand(1, line.shape[0], *shape).contiguous()
+
+    def _passed(self, name: str, found: Tensor, axis: int) -> Passed:
+        profile = None
+        if found.is_floating_point() and found.ndim == self.dims + 2:
+            profile = found.double().mean(dim=[at for at in range(found.ndim) if at != 2 + axis])
+        return Passed("", name, [tuple(found.shape)], profile=profile)
+
+    def first_flooded(self, one: Tensor, other: Tensor, axis: int, shape: tuple[int, ...]) -> str:
+        """Name the first operation that gives something else everywhere, of two images that differ in a part."""
+        results = [self._ask("results", self._image(line, axis, shape)) for line in (one, other)]
+        for (name, before), (_, after) in zip(*results, strict=False):
+            differs = before != after if before.shape == after.shape else torch.zeros(1, 0)
+            if differs.numel() and bool(differs.any(dim=1 if differs.ndim > 1 else ()).all()):
+                return name
+        return ""
+
+    def reads_elsewhere(self, axis: int, one: Tensor, other: Tensor, larger: Tensor, shape: tuple[int, ...]) -> str:
+        """Name an operation that reads an image at places which depend on the image; empty where there is none.
+
+        Parameters
+        ----------
+        axis : int
+            The axis along which images vary.
+        one, other, larger : Tensor
+            Three images, channels first, of which the first two are of a size.
+        shape : tuple of int
+            Spatial shape of the first.
+        """
+        if self.opaque:
+            told = [self._ask("places", self._image(line, axis, shape)) for line in (one, other)]
+            pairs = zip(*told, strict=False)
+            return next((str(name) for (name, first), (_, second) in pairs if not torch.equal(first, second)), "")
+        shapes = [(*shape[:axis], line.shape[1], *shape[axis + 1 :]) for line in (one, other, larger)]
+        passed = [
+            self.run(axis, line[None], edges)[1] for line, edges in zip((one, other, larger), shapes, strict=True)
+        ]
+        for first, second, third in zip(*passed, strict=False):
+            if first.places is None or second.places is None or third.places is None:
+                continue
+            # Among so many places as there are classes, whatever the size of the image, none is far.
+            if first.places[1] != third.places[1] and not torch.equal(first.places[0], second.places[0]):
+                return str(first)
+        return ""
 
 
 def _without_numbers(network: nn.Module) -> nn.Module | None:
@@ -323,6 +315,17 @@ def _without_numbers(network: nn.Module) -> nn.Module | None:
     return _Empty(network)
 
 
+def _in_steps(network: nn.Module, places: Places) -> nn.Module:
+    """Give a network that tells where in it a pass is, where hooks cannot."""
+    if isinstance(network, Around):
+        return network.around(_in_steps(network.network, places))
+    if isinstance(network, _Empty):
+        return network.around(_in_steps(network.network, places))
+    if isinstance(network, torch.jit.ScriptModule):
+        return ScriptSteps(network, places)
+    return ExportSteps(network, places) if isinstance(network, fx.GraphModule) and is_exported(network) else network
+
+
 class _Empty(nn.Module):
     """A network called with tensors that have shapes and no numbers in place of its own."""
 
@@ -334,10 +337,19 @@ class _Empty(nn.Module):
         )
         self._tensors = {name: torch.empty_like(each, device="meta") for name, each in own.items()}
 
+    @property
+    def network(self) -> nn.Module:
+        """The network, which has its own tensors as ever."""
+        return self._network[0]
+
+    def around(self, network: nn.Module) -> _Empty:
+        """Give the same around another network."""
+        return self if network is self.network else _Empty(network)
+
     def named_modules(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (torch's own)
         """Give those of the network itself."""
-        return self._network[0].named_modules(*args, **kwargs)
+        return self.network.named_modules(*args, **kwargs)
 
     def forward(self, image: Tensor) -> Any:  # noqa: ANN401 (whatever the network gives)
         """Run the network."""
-        return torch.func.functional_call(self._network[0], self._tensors, (image,))
+        return torch.func.functional_call(self.network, self._tensors, (image,))

@@ -61,7 +61,7 @@ def read_axes(tensor: Any) -> TensorAxes:  # noqa: ANN401 (of bioimageio.spec, w
     """
     found = _axes_04(tensor) if isinstance(tensor.axes, str) else _axes_05(tensor)
     odd = [axis for axis in found.order if axis not in "bczyx"]
-    if odd or not found.spatial.endswith("yx"):
+    if odd or (found.spatial and not found.spatial.endswith("yx")):
         raise ModelError(
             f"the tensor {found.name!r} has axes {found.order!r}, and only batch, channel, z, y and x are known; "
             "package a network of those"

@@ -40,6 +40,13 @@ class Small(nn.Module):
 
     def forward(self, image):
         return self.ending(self.last(self.deep(self.first(image))))
+
+
+class Patches(nn.Sequential):
+    """A classifier of patches of 16 pixels."""
+
+    def __init__(self, channels=1, outputs=2):
+        super().__init__(nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(196, outputs))
 '''
 
 
@@ -71,6 +78,7 @@ class Wish:
     dtype: str = "float32"
     output_dtype: str = "float32"
     channel_names: tuple[str, ...] = ()
+    kind: Literal["Small", "Patches"] = "Small"
     changes: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -88,7 +96,9 @@ class Wish:
 
     def network(self) -> nn.Module:
         torch.manual_seed(4)
-        made: nn.Module = NETWORKS["Small"](**self.arguments).eval()
+        made: nn.Module = NETWORKS[self.kind](**self.arguments).eval()
+        if self.kind == "Patches":
+            return made
         with torch.no_grad():
             made.get_parameter("last.weight").mul_(20)  # scores beyond 0 and 1, as those of a trained network
         if self.order is not None:
@@ -97,6 +107,8 @@ class Wish:
 
     @property
     def arguments(self) -> dict[str, Any]:
+        if self.kind == "Patches":
+            return {"channels": self.channels, "outputs": self.outputs}
         return {"dims": self.dims, "channels": self.channels, "outputs": self.outputs, "padding": self.padding,
                 "last": self.last}  # fmt: skip
 
@@ -130,7 +142,7 @@ def save_package(path: Path, wish: Wish, test: NDArray[Any] | None = None) -> Pa
     folder = path.with_suffix(".parts")
     folder.mkdir(parents=True)
     network = wish.network()
-    edges = {2: (50, 46), 3: (18, 22, 26)}[wish.dims]
+    edges = (16, 16) if wish.kind == "Patches" else {2: (50, 46), 3: (18, 22, 26)}[wish.dims]
     letters = {"b": 1, "c": wish.channels, **dict(zip(wish.spatial, edges, strict=True))}
     shape = tuple(letters[axis] for axis in wish.axes)
     given = test if test is not None else np.random.default_rng(0).gamma(2.0, 200.0, shape).astype(wish.dtype)
@@ -202,8 +214,10 @@ def _described_05(wish: Wish) -> Any:  # noqa: ANN401 (bioimageio.spec has no ty
                 names = wish.channel_names if kind == "output" and wish.channel_names else None
                 found.append({"type": "channel", "channel_names": names or [f"{kind}{at}" for at in range(number)]})
             else:
-                size: Any = {"min": 18, "step": wish.step}
+                size: Any = {"min": 18, "step": wish.step} if wish.kind == "Small" else 16
                 extra: dict[str, Any] = {}
+                if kind == "output" and wish.kind == "Patches":
+                    continue
                 if kind == "output":
                     size = {"tensor_id": "raw", "axis_id": letter, "offset": -wish.lost}
                     extra = {"halo": wish.halo} if wish.halo else {}
@@ -223,7 +237,7 @@ def _described_05(wish: Wish) -> Any:  # noqa: ANN401 (bioimageio.spec has no ty
         weights["pytorch_state_dict"] = {
             "source": "weights.pth",
             "pytorch_version": "2.6",
-            "architecture": {"source": "networks.py", "callable": "Small", "kwargs": wish.arguments},
+            "architecture": {"source": "networks.py", "callable": wish.kind, "kwargs": wish.arguments},
         }
     if "onnx" in wish.weights:
         weights["onnx"] = {"source": "weights.onnx", "opset_version": 18}

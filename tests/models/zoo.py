@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -181,14 +182,18 @@ class Skipping(nn.Module):
 
 
 class Swallowing(nn.Module):
-    """Puts 0 where something is not a number, and so hides how far it looks."""
+    """Puts 0 where something is not a number, and so hides how far it looks; perhaps where torch does not see it."""
 
-    def __init__(self) -> None:
+    def __init__(self, elsewhere: bool = False) -> None:
         super().__init__()
+        self.elsewhere = elsewhere
         self.first, self.second = nn.Conv2d(1, WIDTH, 5, padding=2), nn.Conv2d(WIDTH, 2, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
-        return torch.as_tensor(self.second(torch.nan_to_num(self.first(image), nan=0.0)))
+        found = self.first(image)
+        if self.elsewhere:
+            return torch.as_tensor(self.second(torch.from_numpy(np.nan_to_num(found.numpy(), nan=0.0))))
+        return torch.as_tensor(self.second(torch.nan_to_num(found, nan=0.0)))
 
 
 class Coordinates(nn.Module):
@@ -244,7 +249,8 @@ ZOO: dict[str, Exhibit] = {
     ),
     "pixels that are skipped": Exhibit(Skipping),
     "two heads, the second": Exhibit(lambda: Net(heads=True), output="edges"),
-    "NaN swallowed": Exhibit(Swallowing, method="perturbation"),
+    "NaN swallowed": Exhibit(Swallowing),
+    "NaN swallowed elsewhere": Exhibit(lambda: Swallowing(elsewhere=True), method="perturbation"),
     "instance norm": Exhibit(lambda: Net(norm="instance"), refused="down.0.body.1 (InstanceNorm2d)"),
     "group norm": Exhibit(lambda: Net(norm="group"), refused="down.0.body.1 (GroupNorm)"),
     "3-D instance norm": Exhibit(

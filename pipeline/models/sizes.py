@@ -1,0 +1,182 @@
+"""Which sizes of images a network takes, and what they become: its stride, margin and scale along each axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import lcm, prod
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from pipeline.errors import ModelError
+
+if TYPE_CHECKING:
+    from pipeline.geometry import Margin
+    from pipeline.models.probe import Probe
+
+__all__ = ["STRIDES", "Axis", "NotLocalError", "Sizes"]
+
+_FIRST_SIZES = (*range(1, 33), 48, 64, 96, 128, 188, 192, 256, 320, 512, 572, *range(33, 257))
+
+STRIDES = (1, 2, 4, 8, 16, 32, 64, 3, 6, 12, 24, 48, 5, 10, 20, 40, 128)
+"""Tried in this order where the network's operations cannot be watched."""
+
+_LARGEST_STRIDE = 512
+
+_GROWTHS = (2**7 * 3**2 * 5 * 7, 2**4 * 3**5 * 5**3 * 7**2 * 11 * 13)
+"""By how many pixels an image grows to show the stride: multiples of the common ones, and of most others."""
+
+
+class NotLocalError(Exception):
+    """The network cannot be tiled without a seam; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """What was found along one axis."""
+
+    margin: int
+    stride: int
+    phase: int
+    smallest: int
+    scale: int
+    reach: Margin | None = None
+    halo: int = 0
+    kind: Literal["", "global", "unsteady", "uneven"] = ""
+    problem: str = ""
+    method: Literal["nan", "perturbation"] = "nan"
+    notes: tuple[str, ...] = ()
+
+
+class Sizes:
+    """One network, as far as the sizes of its images go.
+
+    Parameters
+    ----------
+    probe : Probe
+        Runs it.
+    output : str, optional
+        Which of several outputs it is about; the first, where absent.
+    first : tuple of int, optional
+        A size that the network takes, where that is known.
+
+    Raises
+    ------
+    ModelError
+        If the network takes no image of any size that was tried, or has no such output.
+    """
+
+    def __init__(self, probe: Probe, output: str | None, first: tuple[int, ...] | None) -> None:
+        self.probe, self.dims = probe, probe.dims
+        self.base = self._find_base(first)
+        shapes = self.probe.sizes(self.base) or {}
+        self.name = output if output is not None else next(iter(shapes))
+        if self.name not in shapes:
+            raise ModelError(f"the network has no output {self.name!r}; it has {', '.join(shapes)}")
+        self.shapes = shapes
+
+    def _find_base(self, first: tuple[int, ...] | None) -> tuple[int, ...]:
+        """Find some size that the network takes."""
+        sizes = _FIRST_SIZES if not self.probe.opaque else (64, 128, 256, 16, 32, 188, 512)
+        for shape in (*([first] if first else []), *((edge,) * self.dims for edge in sizes)):
+            found = self.probe.sizes(shape)
+            if found and all(min(each, default=1) > 0 for each in found.values()):
+                return shape
+        place = f" in {self.probe.complaint_place}" if self.probe.complaint_place else ""
+        raise ModelError(
+            f"the network takes no image of {self.probe.channels} channel(s) and {self.dims} spatial axes of any size "
+            f"that was tried; the last complaint{place}: {self.probe.complaint}"
+        )
+
+    def check_image(self) -> None:
+        """Refuse what gives no image, or no real numbers."""
+        if len(self.shapes[self.name]) != self.dims + 2:
+            raise NotLocalError(f"not local: {self._flattening()}, leaves one answer for the whole image")
+        outputs, _ = self.probe.run(
+            0, torch.full((1, self.probe.channels, self.base[0]), 0.5), self.base, full=True, watched=False
+        )
+        if self.name in outputs and outputs[self.name].is_complex():
+            raise NotLocalError("its output is complex numbers, of which none is larger; let it give scores")
+
+    def _flattening(self) -> str:
+        """Name the operation after which there are no spatial axes any more."""
+        larger, passed, _ = self.probe.shapes_passed(tuple(edge + 32 for edge in self.base), named=True)
+        if not larger:
+            _, passed, _ = self.probe.shapes_passed(self.base, named=True)
+        for note in reversed(passed):
+            if note.shapes and len(note.shapes[0]) == self.dims + 2 and prod(note.shapes[0][2:]) > 1:
+                after = passed[passed.index(note) + 1 :]
+                return str(after[0]) if after else str(note)
+        return "the network"
+
+    def at(self, axis: int, edge: int) -> tuple[int, ...]:
+        """Give the shape of an image that is so long along an axis."""
+        return (*self.base[:axis], edge, *self.base[axis + 1 :])
+
+    def out(self, axis: int, edge: int) -> int | None:
+        """Give the output's size along an axis; None where the input's is refused."""
+        found = self.probe.sizes(self.at(axis, edge))
+        if not found or len(found[self.name]) != self.dims + 2:
+            return None
+        return found[self.name][2 + axis] or None
+
+    def guess_stride(self, axis: int) -> int | None:
+        """Tell the stride from how sizes on the way grow with the input; None where that cannot be watched."""
+        sizes = range(self.base[axis] + 1, self.base[axis] + 66)
+        if self.probe.opaque:
+            sizes = range(self.base[axis] + 16, self.base[axis] + 65, 16)
+        if not any(self.out(axis, edge) for edge in sizes):
+            place = self.probe.complaint_place or "a layer that the runtime does not name"
+            raise NotLocalError(
+                f"{place} takes only what comes of inputs of {self.base[axis]} pixels along axis {axis}: what stands "
+                "for the whole image cannot be tiled; a fully convolutional network can, and a file exported with "
+                "dynamic axes"
+            )
+        strides = (0,) if self.probe.opaque else (self._growing_stride(axis, growth) for growth in _GROWTHS)
+        return next((stride for stride in strides if 0 < stride <= _LARGEST_STRIDE), None)
+
+    def _growing_stride(self, axis: int, growth: int) -> int:
+        """Tell the stride from what sizes on the way grow by; more than true where that is no whole number of times."""
+        before = self.probe.shapes_passed(self.base)
+        after = self.probe.shapes_passed(self.at(axis, self.base[axis] + growth))
+        stride = 1 if before[0] and after[0] and len(before[1]) == len(after[1]) else 0
+        for one, other in zip(before[1], after[1], strict=True) if stride else ():
+            for small, large in zip(one.shapes, other.shapes, strict=True):
+                if len(small) == self.dims + 2 and large[2 + axis] > small[2 + axis]:
+                    ratio = Fraction(growth, large[2 + axis] - small[2 + axis])
+                    stride = lcm(stride, ratio.numerator)
+        return stride
+
+    def candidates(self, axis: int, stride: int) -> list[Axis]:
+        """Give the phases of legal sizes, the likeliest first: what loses least, evenly on both sides."""
+        first = self.base[axis] + 2 * stride
+        sizes = {edge: self.out(axis, edge) for edge in range(first, first + stride)}
+        found: list[tuple[bool, int, int, Axis]] = []
+        scale = 0
+        for edge, here in sizes.items():
+            if here is None:
+                continue
+            if not scale:
+                grown = (self.out(axis, edge + stride) or 0) - here
+                scale = stride // grown if grown > 0 and stride % grown == 0 else 0
+            lost = edge - scale * here
+            if scale and lost >= 0:
+                phase = edge % stride
+                found.append((lost % 2 == 1, lost, phase, Axis(lost // 2, stride, phase, edge, scale)))
+        found.sort(key=lambda each: each[:3])
+        if found and all(odd for odd, *_ in found):
+            problem = f"its output lacks an odd number of pixels along axis {axis} ({found[0][1]}), so it has no middle"
+            return [replace(found[0][3], kind="uneven", problem=problem)]
+        return [each for odd, *_, each in found if not odd][:3]
+
+    def smallest(self, axis: int, candidate: Axis) -> int:
+        """Find the smallest legal size."""
+        least = 2 * candidate.margin + 1
+        edge = least + (candidate.phase - least) % candidate.stride
+        while edge < candidate.smallest:
+            size = self.out(axis, edge)
+            if size is not None and edge - candidate.scale * size == 2 * candidate.margin:
+                return edge
+            edge += candidate.stride
+        return candidate.smallest

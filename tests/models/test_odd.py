@@ -1,0 +1,49 @@
+"""Networks that do something odd, against what is known of them by construction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.errors import ModelError
+from pipeline.models.derive import derive_context
+from tests.models.odd import LOCAL, NOT_LOCAL, Odd
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Images are so small that threads would but wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_how_far_an_odd_network_sees_is_known_by_construction(name: str) -> None:
+    make, far, stride = LOCAL[name]
+    torch.manual_seed(0)
+    context = derive_context(make().eval(), 1, 2)
+    assert context.local, context.reason
+    assert context.stride == (stride, stride)
+    assert context.halo == (far, far) if name != "attention in windows" else context.halo == (0, 0)
+    assert all(max(reach) == far for reach in context.reach)
+
+
+@pytest.mark.parametrize("name", NOT_LOCAL)
+def test_an_odd_network_that_cannot_be_tiled_is_refused(name: str) -> None:
+    make, reason = NOT_LOCAL[name]
+    torch.manual_seed(0)
+    context = derive_context(make().eval(), 1, 2)
+    assert not context.local
+    assert reason in context.reason
+
+
+def test_what_takes_no_image_of_two_axes_is_an_error_that_says_why() -> None:
+    with pytest.raises(ModelError, match=r"the network takes no image .* conv1d"):
+        derive_context(nn.Conv1d(1, 2, 3).eval(), 1, 2)
+    with pytest.raises(ModelError, match=r"missing 1 required positional argument"):
+        derive_context(Odd(lambda image, other: image + other).eval(), 1, 2)
