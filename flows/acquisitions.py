@@ -130,20 +130,14 @@ def scan(
     config: RunConfig = RunConfig(),  # noqa: B008 (immutable)
     rules: WatchRules = WatchRules(),  # noqa: B008 (immutable)
 ) -> Any:  # noqa: ANN401 (a state of Prefect's)
-    """Look through a folder once.
+    """Look through a folder once, and have each acquisition segmented that is finished, and was not yet.
 
-    Parameters
-    ----------
-    folder : str
-        Where acquisitions come in.
-    output : str
-        Folder of the results; what is known of acquisitions lies in it, too.
-    deployment : str
-        The deployment that segments one image, as flow/name.
-    config : RunConfig
-        How images are segmented; part of what tells whether one was segmented already.
-    rules : WatchRules
-        When an acquisition is finished.
+    Args:
+        folder: Where acquisitions come in.
+        output: Folder of the results; what is known of acquisitions lies in it, too.
+        deployment: The deployment that segments one image, as flow/name.
+        config: How images are segmented; part of what tells whether one was segmented already.
+        rules: When an acquisition is finished.
     """
     logger = get_run_logger()
     if served.id is not None:

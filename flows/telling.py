@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,11 @@ from prefect.artifacts import (
 )
 from prefect.exceptions import PrefectException
 
+from pipeline.errors import SeamfreeError
+from pipeline.overlay import thumbnail
 from pipeline.progress import JobDone, StageStarted, listening_too
+from pipeline.results import open_result
+from pipeline.stores.publish import read_provenance
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -43,10 +46,10 @@ def recordable(text: str) -> str:
 
 @contextmanager
 def _not_vital() -> Iterator[None]:
-    """Log that the server could not be told, and go on: a result does not depend on it."""
+    """Log that the server could not be told, or of what, and go on: a result does not depend on it."""
     try:
         yield
-    except (HTTPError, PrefectException) as error:
+    except (HTTPError, PrefectException, SeamfreeError, OSError) as error:
         log.warning("the server could not be told (%s)", type(error).__name__)
 
 
@@ -89,7 +92,7 @@ def publish_outcome(report: ImageReport) -> None:
 
 
 def _publish_outcome(report: ImageReport, result: str) -> None:
-    provenance = json.loads((Path(result) / "seamfree.json").read_text(encoding="utf-8"))
+    provenance = read_provenance(Path(result))
     stages: dict[str, Any] = provenance["timings"]["stages"]
     rows = [{"stage": stage, "seconds": seconds} for stage, seconds in stages.items()]
     create_table_artifact(rows, key="seamfree-stages", description=recordable(f"Stages of {report.name}, in seconds"))
@@ -111,7 +114,9 @@ def _publish_outcome(report: ImageReport, result: str) -> None:
     ]
     page = Path(result.removesuffix(".ome.zarr") + ".report.html")
     if page.exists():
-        lines.append(f"- report: [{recordable(page.name)}]({page.as_uri()})")
+        # Browsers follow no link from a server's page to a file.
+        lines.append(f"- report: `{recordable(str(page))}`")
+    lines += ["", f"![{found}]({thumbnail(open_result(result))})"]
     create_markdown_artifact(
         "\n".join(lines), key="seamfree-image", description=recordable(f"Outcome of {report.name}")
     )

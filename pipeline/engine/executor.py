@@ -15,6 +15,7 @@ from itertools import islice
 from time import perf_counter
 from typing import Any, Protocol, TypeVar
 
+from pipeline.engine.worker_logs import Line, collecting, log_again
 from pipeline.errors import ClusterError, SeamfreeError, TileError, TileMemoryError, WorkersKilledError
 
 __all__ = ["MOST_TOGETHER", "TOGETHER_SECONDS", "DaskExecutor", "Executor", "Job", "SerialExecutor", "how_many"]
@@ -70,14 +71,21 @@ def _attempt(stage: str, job: Job[Any, Any], plan: Any, index: int) -> Any:  # n
         raise kind(stage, index, _in_one_line(error)) from error
 
 
-def _attempt_on_worker(stage: str, job: Job[Any, Any], plan: Any, indices: tuple[int, ...]) -> tuple[list[Any], float]:  # noqa: ANN401
-    """Run jobs in a worker process, one after the other, and give their records and the seconds that they took.
+def _attempt_on_worker(
+    stage: str,
+    job: Job[Any, Any],
+    plan: Any,  # noqa: ANN401
+    indices: tuple[int, ...],
+) -> tuple[list[Any], float, list[Line]]:
+    """Run jobs in a worker process, one after the other; give their records, the seconds they took, and their log.
 
     The process ends if it has lost its GPU: only another one gets it back.
     """
     began = perf_counter()
     try:
-        return [_attempt(stage, job, plan, index) for index in indices], perf_counter() - began
+        with collecting() as lines:
+            records = [_attempt(stage, job, plan, index) for index in indices]
+        return records, perf_counter() - began, lines
     except TileError as error:
         if not isinstance(error, TileMemoryError) and "CUDA error" in error.cause:
             os._exit(1)
@@ -162,6 +170,7 @@ class DaskExecutor:
                         (alone if is_suspect and len(group) == 1 else again).append(index)
                     log.warning("%s; it is done again", outcome.error)
                 else:
+                    log_again(outcome.lines)
                     together = how_many(len(group), outcome.seconds)
                 submit((again.popleft(),) if again else tuple(islice(waiting, together)))
                 if alone and not flying:
@@ -192,10 +201,11 @@ class _Trouble:
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """What jobs have reported, in their order, and the seconds that they took together."""
+    """What jobs have reported, in their order, the seconds that they took together, and what they have logged."""
 
     records: list[Any]
     seconds: float
+    lines: list[Line]
 
 
 def _outcome(future: Any, stage: str, group: tuple[int, ...]) -> _Done | _Trouble:  # noqa: ANN401 (untyped)
