@@ -216,7 +216,7 @@ def _segment_plate(
     anew = fresh or (
         renew and final.exists() and any(is_outdated(prepare(config, field, folder, where.intent)) for field in images)
     )
-    with hold_plates(images, folder, config, fresh=anew) as held, at(where):
+    with tags("seamfree", config.model), hold_plates(images, folder, config, fresh=anew) as held, at(where):
         reports = [_attempt(field, output, config, fresh=fresh, renew=renew) for field in held]
         plate = finish_plates(held, reports, folder, config)[-1]
     reason = "there is a finished result; use --fresh to make it again" if plate.status == "skipped" else plate.reason

@@ -101,12 +101,23 @@ def watch(wanted: Watch) -> None:
     """
     if not wanted.folder.is_dir():
         raise ConfigError(f"{wanted.folder}: no such folder to watch")
+    _check_cron(wanted.cron)
     place = place_of(wanted.output)
     with hold(watch_hold(wanted.output)), _server(place) as url:
         os.environ |= {"PREFECT_API_URL": url, WATCHER: str(os.getpid())}
         with join_site(wanted.config) as (_, address):
             os.environ.update(client_environment(address))
             _serve(wanted, url)
+
+
+def _check_cron(cron: str | None) -> None:
+    from prefect.client.schemas.schedules import CronSchedule
+
+    if cron is not None:
+        try:
+            CronSchedule(cron=cron)
+        except ValueError as error:
+            raise ConfigError(f"--cron {cron!r}: five fields are wanted, such as '*/10 * * * *'") from error
 
 
 @contextmanager

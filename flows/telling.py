@@ -35,6 +35,9 @@ __all__ = ["publish_outcome", "recordable", "showing_progress"]
 
 log = logging.getLogger(__name__)
 
+_MEASURES = ("area", "area_physical", "axis_major_length", "axis_minor_length", "intensity_mean-0")
+"""Columns of the table of objects that a first look is for."""
+
 _PAUSE = 2.0
 """Seconds between two updates of a bar."""
 
@@ -84,11 +87,31 @@ def showing_progress(plan: RunPlan) -> Iterator[None]:
 
 
 def publish_outcome(report: ImageReport) -> None:
-    """Put what came of an image where people look: a table of the stages' seconds, and a summary."""
+    """Put what came of an image where people look: tables of the objects and of the stages' seconds, and a summary."""
     if report.result is None:
         return
     with _not_vital():
         _publish_outcome(report, report.result)
+    with _not_vital():
+        _publish_measures(report, report.result)
+
+
+def _publish_measures(report: ImageReport, result: str) -> None:
+    """Put a table of what the objects are like where people look."""
+    if not report.objects or not (Path(result) / "tables").exists():
+        return
+    opened = open_result(result)
+    wanted = [name for name in _MEASURES if name in opened.columns]
+    table = opened.read_table(wanted)
+    rows = [
+        {
+            "of the objects": name,
+            "unit": opened.units.get(name, ""),
+            **{f"{share} %": float(f"{table[name].quantile(share / 100):.4g}") for share in (0, 25, 50, 75, 100)},
+        }
+        for name in wanted
+    ]
+    create_table_artifact(rows, key="seamfree-objects", description=recordable(f"Objects of {report.name}"))
 
 
 def _publish_outcome(report: ImageReport, result: str) -> None:
@@ -108,7 +131,8 @@ def _publish_outcome(report: ImageReport, result: str) -> None:
         f"**{found}** in {shape}; audit of seams {verdict}",
         "",
         f"- image: `{recordable(source['path'])}`",
-        f"- result: `{recordable(result)}`",
+        # That of a field of a plate is called so once all are done.
+        f"- result: `{recordable(result.replace('.ome.zarr.partial/', '.ome.zarr/'))}`",
         f"- model: `{recordable(str(plan['model']))}`, {plan['precision']}, tiles of {plan['core']}",
         f"- seconds: {report.seconds:.1f}",
     ]

@@ -100,7 +100,8 @@ def next_look(output: Path, settle: float, now: float) -> float | None:
 
 def _ask(deployment: str) -> UUID | None:
     """Have the folder scanned now; None where the server cannot be asked, which those that are scheduled make good."""
-    return _of_server(lambda: _run(deployment))
+    found: UUID | None = _of_server(lambda: _run(deployment))
+    return found
 
 
 def _run(deployment: str) -> UUID:

@@ -26,6 +26,10 @@ COLOURS = np.array(
 """Of the palette of Okabe and Ito (2008): told apart by the colour-blind, too."""
 
 
+_SMALL = 4096
+"""Pixels in Y and X of a plane that is read as a whole to draw a small picture of it."""
+
+
 def draw_overlay(
     image: NDArray[np.generic], objects: NDArray[np.integer], black: float, white: float, zoom: int = 1
 ) -> NDArray[np.uint8]:
@@ -109,16 +113,27 @@ def thumbnail(result: Result, edge: int = 320) -> str:
     fitting = (number for number, level in enumerate(levels) if max(level.shape[-2:]) <= edge)
     level = next(fitting, len(levels) - 1)
     labels = _middle(result.xarray(name, level), edge, 0)
-    try:
-        image = _middle(result.xarray("image", level), edge, result.provenance["plan"]["channels"][0])
-    except StoreError:
-        image = None
+    image = _image_at(result, level, edge)
     if image is not None and image.shape == labels.shape:
         black, white = np.percentile(image, (1, 99.8))
         drawn = draw_overlay(image, labels, float(black), float(white))
     else:
         drawn = np.where(labels[..., None] > 0, COLOURS[labels % len(COLOURS)], np.uint8(0))
     return f"data:image/jpeg;base64,{b64encode(imagecodecs.jpeg8_encode(drawn, level=80)).decode()}"
+
+
+def _image_at(result: Result, level: int, edge: int) -> NDArray[Any] | None:
+    """Read the image at a level, or a small input that has no others at full resolution; None if it is not at hand."""
+    channel = result.provenance["plan"]["channels"][0]
+    try:
+        return _middle(result.xarray("image", level), edge, channel)
+    except StoreError:
+        pass
+    try:
+        whole = result.xarray("image")
+    except StoreError:
+        return None
+    return _middle(whole, edge, channel) if max(whole.sizes["y"], whole.sizes["x"]) <= _SMALL else None
 
 
 def _middle(array: xarray.DataArray, edge: int, channel: int) -> NDArray[Any]:

@@ -142,7 +142,7 @@ def count_objects(result: Path) -> int | None:
     facts = read_provenance(result)
     entries = facts["fields"] if isinstance(facts.get("fields"), list) else [facts]
     counts = [entry.get("objects") for entry in entries]
-    return None if None in counts else sum(counts)
+    return None if None in counts else sum(int(count) for count in counts)
 
 
 def note_damage(result: Path, what: list[str]) -> None:

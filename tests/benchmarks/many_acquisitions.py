@@ -61,15 +61,15 @@ def look(watcher: psutil.Process, output: Path) -> dict[str, float]:
     return seen
 
 
-def run(number: int, edge: int, at_once: int, place: Path) -> list[dict[str, float]]:
-    """Play a microscope until all acquisitions are segmented; give what was seen whenever ten more were."""
+def run(number: int, edge: int, at_once: int, minutes: float, place: Path) -> list[dict[str, float]]:
+    """Play a microscope until all acquisitions are segmented, or time is up; give what was seen after each ten."""
     folder, output = place / "in", place / "out"
     folder.mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment["PREFECT_HOME"] = str(place / "home")
     with (place / "watch.log").open("wb") as log:
         watcher = subprocess.Popen(
-            [Path(sys.executable).parent / "seamfree", "watch", folder, "-o", output, "--every", "10", "--settle", "1",
+            [Path(sys.executable).parent / "seamfree", "watch", folder, "-o", output, "--every", "30", "--settle", "1",
              "--at-once", str(at_once), "--workers", "2"],
             env=environment, stdout=log, stderr=log,
         )  # fmt: skip
@@ -77,7 +77,7 @@ def run(number: int, edge: int, at_once: int, place: Path) -> list[dict[str, flo
     try:
         random, written, began, pause = np.random.default_rng(0), 0, monotonic(), threading.Event()
         done = -10
-        while done < number:
+        while done < number and monotonic() - began < minutes * 60:
             if watcher.poll() is not None:
                 raise SystemExit((place / "watch.log").read_text()[-2000:])
             held = 0
@@ -137,9 +137,10 @@ def main() -> None:
     parser.add_argument("--acquisitions", type=int, default=500)
     parser.add_argument("--edge", type=int, default=64)
     parser.add_argument("--at-once", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=240, help="After so many, what was done until then counts.")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="seamfree-acquisitions-") as name:
-        told, passed = judge(run(given.acquisitions, given.edge, given.at_once, Path(name)))
+        told, passed = judge(run(given.acquisitions, given.edge, given.at_once, given.minutes, Path(name)))
     print(json.dumps(told, indent=2))
     raise SystemExit(not passed)
 
