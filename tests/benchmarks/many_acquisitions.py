@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -139,6 +140,8 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=240, help="After so many, what was done until then counts.")
     given = parser.parse_args()
+    # The watcher ends with this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="seamfree-acquisitions-") as name:
         told, passed = judge(run(given.acquisitions, given.edge, given.at_once, given.minutes, Path(name)))
     print(json.dumps(told, indent=2))

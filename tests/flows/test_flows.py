@@ -246,19 +246,9 @@ def test_a_watcher_on_the_server_of_others_by_the_clock(server: dict[str, str], 
     assert "five fields" in bad.stderr
     tifffile.imwrite(folder / "a.tif", load_fields()[3][:100, :120])
     # Once a year: what is there, and what comes, is found because the folder changes.
-    command = [
-        BIN / "seamfree",
-        "watch",
-        folder,
-        "-o",
-        output,
-        "--cron",
-        "0 3 1 1 *",
-        "--settle",
-        "1",
-        "--workers",
-        "1",
-    ]
+    command: list[str | Path] = [
+        BIN / "seamfree", "watch", folder, "-o", output, "--cron", "0 3 1 1 *", "--settle", "1", "--workers", "1",
+    ]  # fmt: skip
     with log.open("wb") as told:
         process = subprocess.Popen(command, env=server, stdout=told, stderr=told)
     try:
