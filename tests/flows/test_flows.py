@@ -238,6 +238,7 @@ def test_a_worker_of_a_pool_segments_a_plate(server: dict[str, str], tmp_path: P
     assert sorted(child["name"].split()[0] for child in children) == ["plate/A/1/0", "plate/A/2/0"]
 
 
+@pytest.mark.timeout(600)
 def test_a_watcher_on_the_server_of_others_by_the_clock(server: dict[str, str], tmp_path: Path) -> None:
     folder, output, log = tmp_path / "night", tmp_path / "out", tmp_path / "watch.log"
     folder.mkdir()
@@ -252,7 +253,7 @@ def test_a_watcher_on_the_server_of_others_by_the_clock(server: dict[str, str], 
     with log.open("wb") as told:
         process = subprocess.Popen(command, env=server, stdout=told, stderr=told)
     try:
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 400
         while not (output / "a.ome.zarr").exists():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
