@@ -46,12 +46,10 @@ __all__ = ["scan"]
 
 _DIED = "its process has ended without a word"
 
-_TO_BEGIN = timedelta(minutes=1)
-"""A run that has been given to a process for so long, and that no process holds, has died. Should it only have been
-slow, the result's own lock lets one run at a time work on it, and the second finds it finished."""
-
 _TO_HOLD = timedelta(seconds=30)
-"""The same for one that says that it runs: it holds its name from its first moment on."""
+"""A run that has said for so long that it runs, and that no process holds, has died: it holds its name from its first
+moment on. Should it only have been slow, as one may be to begin, the result's own lock lets one run at a time work on
+it, and the second finds it finished."""
 
 _KEPT_SCANS = 200
 """So many scans are kept on record: a day of them would hide what people look for."""
@@ -68,10 +66,12 @@ class PrefectRuns:
         Name of the deployment, ``flow/name``.
     output : Path
         Folder of the results.
+    begin : timedelta
+        A run that has been given to a process for so long, and that no process holds, has died.
     """
 
-    def __init__(self, client: SyncPrefectClient, deployment: str, output: Path) -> None:
-        self._client, self._deployment, self._output = client, deployment, output
+    def __init__(self, client: SyncPrefectClient, deployment: str, output: Path, begin: timedelta) -> None:
+        self._client, self._deployment, self._output, self._begin = client, deployment, output, begin
 
     def start(self, acquisition: Acquisition, key: str) -> str:
         """Schedule a run, once for each key."""
@@ -115,7 +115,7 @@ class PrefectRuns:
         if not clear_left(held) and (watching is None or state.timestamp > watching):
             # It may not have come so far.
             age = datetime.now(UTC) - state.timestamp
-            if age < (_TO_BEGIN if state.type == StateType.PENDING else _TO_HOLD):
+            if age < (self._begin if state.type == StateType.PENDING else _TO_HOLD):
                 return RunState("alive")
         # Or else its process has died, or the watcher that was to start it.
         self._client.set_flow_run_state(found.id, Crashed(message=_DIED), force=True)
@@ -130,20 +130,14 @@ def scan(
     config: RunConfig = RunConfig(),  # noqa: B008 (immutable)
     rules: WatchRules = WatchRules(),  # noqa: B008 (immutable)
 ) -> Any:  # noqa: ANN401 (a state of Prefect's)
-    """Look through a folder once.
+    """Look through a folder once, and have each acquisition segmented that is finished, and was not yet.
 
-    Parameters
-    ----------
-    folder : str
-        Where acquisitions come in.
-    output : str
-        Folder of the results; what is known of acquisitions lies in it, too.
-    deployment : str
-        The deployment that segments one image, as flow/name.
-    config : RunConfig
-        How images are segmented; part of what tells whether one was segmented already.
-    rules : WatchRules
-        When an acquisition is finished.
+    Args:
+        folder: Where acquisitions come in.
+        output: Folder of the results; what is known of acquisitions lies in it, too.
+        deployment: The deployment that segments one image, as flow/name.
+        config: How images are segmented; part of what tells whether one was segmented already.
+        rules: When an acquisition is finished.
     """
     logger = get_run_logger()
     if served.id is not None:
@@ -156,7 +150,8 @@ def scan(
             get_client(sync_client=True) as client,
         ):
             order = Scan(Path(folder).absolute(), place.absolute(), recipe_of(config), rules, config.series)
-            found = look_through(order, ledger, PrefectRuns(client, deployment, place))
+            runs = PrefectRuns(client, deployment, place, timedelta(seconds=rules.begin))
+            found = look_through(order, ledger, runs)
             states = {held.name: held for held in ledger.acquisitions()} if found.notable else {}
             if served.id is not None:
                 _drop_old_scans(client)

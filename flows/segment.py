@@ -1,37 +1,37 @@
 """Flows that segment: one image, or many. Tasks are an image's stages; tiles are Dask futures and never tasks.
 
-Only references pass through Prefect: plans, names and addresses. Pixels stay with the workers and the stores.
+Only references pass through Prefect: plans, names and addresses. Pixels stay with the workers and the stores. Prefect
+reads what its forms say of the parameters in the flows' docstrings, which for that are written as Google does it.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from prefect import flow, get_run_logger, tags, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.concurrency.sync import concurrency
-from prefect.runtime import deployment as served
 from prefect.runtime import flow_run, task_run
 from prefect.states import Completed, Crashed, Failed
 from prefect.utilities.timeout import timeout
+from pydantic import Field
 
-from flows.environment import REPLACED, SKIPPED, WATCHER, can_be_recorded, named
+from flows.environment import REPLACED, SKIPPED, can_be_recorded, named
 from flows.notify import announce
+from flows.placing import Place, at, given_place, own_place
 from flows.telling import publish_outcome, recordable, showing_progress
-from pipeline.acquisitions.place import place_of, run_hold
+from pipeline.acquisitions.readiness import content_of
 from pipeline.batch import failed, open_batch, skipped
 from pipeline.calibration import settle_plan
 from pipeline.config import RunConfig
 from pipeline.destination import local_folder, send_summary, stages_left
 from pipeline.engine.cluster import connect
-from pipeline.engine.parent import dies_with_parent
 from pipeline.errors import (
     AuditError,
     ClusterError,
@@ -42,23 +42,19 @@ from pipeline.errors import (
     SeamfreeError,
     WorkersKilledError,
 )
-from pipeline.images.content import content_sha256
-from pipeline.images.discover import InputImage
-from pipeline.images.opening import open_image
+from pipeline.images.discover import InputImage, images_in
+from pipeline.images.plates import is_plate
 from pipeline.planning import Intent, RunPlan
-from pipeline.plates import finish_plates
+from pipeline.plates import finish_plates, hold_plates
 from pipeline.printing import unexpected, without_secrets
 from pipeline.progress import ImageFinished, ImageStarted, tell
 from pipeline.remote.paths import to_path
-from pipeline.run import ImageReport, claim, finished, prepare, prepare_anew
-from pipeline.site import join_site
+from pipeline.run import ImageReport, claim, finished, is_outdated, prepare, prepare_anew
 from pipeline.stages import run_stage, stage_names
-from pipeline.stores.hold import TakenError, hold
+from pipeline.stores.hold import TakenError
 from pipeline.summary import keeping_summary, write_summary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
@@ -106,37 +102,10 @@ def settle(plan: RunPlan, image: InputImage, output: str, config: RunConfig, int
         return settle_plan(plan, config, partial(prepare_anew, config, image, Path(output), intent), executor)
 
 
+Hours = Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)]
+
 _NAMED = 10
 """So many images that failed are named in the state of a run; the summary names all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a run's jobs are done, where its caller has decided that already.
-
-    Parameters
-    ----------
-    address : str
-        Of the Dask scheduler, or ``"serial"``.
-    intent : Intent
-        The device and the memory of one worker.
-    """
-
-    address: str
-    intent: Intent
-
-
-@contextmanager
-def _placed(config: RunConfig, output: str, place: Place | None) -> Iterator[Place]:
-    """Give the place; one of its own for a run that a deployment has started, which shows that it lives by a lock."""
-    if place is not None:
-        yield place
-        return
-    if served.id is not None:
-        dies_with_parent(os.environ.get(WATCHER))
-    place_of(Path(output))
-    with hold(run_hold(Path(output), str(flow_run.id))), join_site(config, Path(output)) as (site, address):
-        yield Place(address, site.intent)
 
 
 @flow(
@@ -154,42 +123,41 @@ def segment_image(
     fresh: bool = False,
     renew: bool = False,
     content: str | None = None,
-    hours: float | None = None,
-    place: Place | None = None,
+    hours: Hours | None = None,
 ) -> Any:  # noqa: ANN401 (an `ImageReport`, in a state of Prefect's)
-    """Segment one image, stage by stage.
+    """Segment one image, stage by stage, or the fields of a plate one after the other.
 
-    Parameters
-    ----------
-    image : InputImage
-        The image's path, and its result's name; the file's own name where that is left out.
-    output : str
-        Folder under which results go.
-    config : RunConfig
-        All settings.
-    fresh : bool
-        Start over, even where there is a result.
-    renew : bool
-        Replace a finished result of another image or with other settings; go on with what is unfinished.
-    content : str, optional
-        SHA-256 of what is to be segmented; should there be something else when the run begins, it is left alone.
-    hours : float, optional
-        Give up after so many; what is done is kept.
-    place : Place, optional
-        Where to work; left out, the cluster that Dask's configuration names, or one of the run's own.
+    Args:
+        image: The image, or an OME-Zarr plate.
+        output: Folder under which results go.
+        config: All settings.
+        fresh: Start over, even where there is a result.
+        renew: Replace a finished result of another image or with other settings; go on with what is unfinished.
+        content: SHA-256 of what is to be segmented, as `seamfree status` tells it; should there be something else
+            when the run begins, it is left alone.
+        hours: Give up after so many; what is done is kept.
     """
     began = perf_counter()
+    given = given_place()
     try:
-        with timeout(None if hours is None else hours * 3600), _placed(config, output, place) as where:
+        with (
+            timeout(None if hours is None else hours * 3600),
+            own_place(config, Path(output)) if given is None else nullcontext(given) as where,
+        ):
             if content is not None and (gone := _why_gone(config, image, content)):
                 return Completed(name=REPLACED, message=gone)
-            report = _segment(image, output, config, where, began, fresh=fresh, renew=renew)
+            work = _segment_plate if not image.plate and is_plate(to_path(image.path)) else _segment
+            report = work(image, output, config, where, began, fresh=fresh, renew=renew)
     except Exception as error:
-        if place is not None:
+        if given is not None:
             raise
         if content is not None and isinstance(error, ImageError) and (gone := _why_gone(config, image, content)):
             return Completed(name=REPLACED, message=gone)
+        if hours is not None and perf_counter() - began >= hours * 3600:
+            return Failed(message=f"given up after {hours:g} h; what is done is kept, and the next run goes on with it")
         return _unfinished(error)
+    if report.status == "failed":
+        return Failed(message=recordable(str(report.reason)), data=report)
     if report.reason is not None:
         return Completed(name=SKIPPED, message=recordable(report.reason), data=report)
     return Completed(message=_found(report), data=report)
@@ -202,12 +170,8 @@ def _found(report: ImageReport) -> str:
 def _why_gone(config: RunConfig, image: InputImage, content: str) -> str | None:
     """Say that an image is not what it was when its run was asked for, None if it is."""
     try:
-        source = open_image(to_path(image.path).absolute(), config.series)
-        try:
-            if content_sha256(source) == content:
-                return None
-        finally:
-            source.close()
+        if content_of(Path(image.path).absolute(), config.series) == content:
+            return None
     except ImageError as error:
         return recordable(f"left alone, for it has changed since: {error}")
     return recordable(f"{image.path}: left alone, for it has changed since; what it is now has a run of its own")
@@ -245,6 +209,39 @@ def _segment(
     return report
 
 
+def _segment_plate(
+    image: InputImage, output: str, config: RunConfig, where: Place, began: float, *, fresh: bool, renew: bool
+) -> ImageReport:
+    """Segment the fields of a plate, each in a run of its own, and make a plate of what comes out."""
+    images, folder = images_in(to_path(image.path).absolute(), image.name), Path(output)
+    # A finished plate stays as it is until a whole new one takes its place.
+    final = folder / f"{image.name}.ome.zarr"
+    anew = fresh or (
+        renew and final.exists() and any(is_outdated(prepare(config, field, folder, where.intent)) for field in images)
+    )
+    with tags("seamfree", config.model), hold_plates(images, folder, config, fresh=anew) as held, at(where):
+        reports = [_attempt(field, output, config, fresh=fresh, renew=renew) for field in held]
+        plate = finish_plates(held, reports, folder, config)[-1]
+    reason = "there is a finished result; use --fresh to make it again" if plate.status == "skipped" else plate.reason
+    return replace(plate, reason=reason, seconds=round(perf_counter() - began, 3))
+
+
+def _attempt(image: InputImage, output: str, config: RunConfig, *, fresh: bool, renew: bool = False) -> ImageReport:
+    """Segment one image of several in a run of its own; that it fails never stops the others."""
+    began = perf_counter()
+    try:
+        if not can_be_recorded(image.path):
+            raise ImageError(  # noqa: TRY301 (told like whatever else is wrong with an image)
+                f"{image.path}: a name that is not UTF-8 cannot be recorded; rename it, or use --direct"
+            )
+        # Prefect's overloads take "Any" for a flow that never returns.
+        report: ImageReport = segment_image(image, output, config, fresh, renew)  # type: ignore[assignment]
+    except Exception as error:  # noqa: BLE001 (whatever it is)
+        report = failed(image, named(error), perf_counter() - began)
+        get_run_logger().error("%s", recordable(f"{image.path}: {report.reason}"))
+    return report
+
+
 @flow(name="segment-folder", flow_run_name="{output}", validate_parameters=True)
 def segment_folder(
     inputs: list[str],
@@ -254,44 +251,25 @@ def segment_folder(
 ) -> Any:  # noqa: ANN401 (a list of `ImageReport`, in a state of Prefect's)
     """Segment many images on one Dask cluster; one that fails never stops the others, but the run has failed, then.
 
-    Parameters
-    ----------
-    inputs : list of str
-        Images, folders, globs.
-    output : str
-        Folder for the results and ``run-summary.json``, or its URL in an object store.
-    config : RunConfig
-        All settings.
-    fresh : bool
-        Start over, even where there are results.
+    Args:
+        inputs: Images, folders, globs.
+        output: Folder for the results and ``run-summary.json``, or its URL in an object store.
+        config: All settings.
+        fresh: Start over, even where there are results.
     """
-    logger = get_run_logger()
     folder = local_folder(output, config)
     reports: list[ImageReport] = []
-    report: ImageReport
     with (
         tags("seamfree", config.model),
         open_batch(config, inputs, output, fresh=fresh) as (images, site, address),
+        at(Place(address, site.intent)),
     ):
         with keeping_summary(folder, reports) as note:
             for image in images:
-                began = perf_counter()
                 tell(ImageStarted(image.name))
-                try:
-                    if not can_be_recorded(image.path):
-                        raise ImageError(  # noqa: TRY301 (told like whatever else is wrong with an image)
-                            f"{image.path}: a name that is not UTF-8 cannot be recorded; rename it, or use --direct"
-                        )
-                    # Prefect's overloads take "Any" for a flow that never returns.
-                    report = segment_image(  # type: ignore[assignment]
-                        image, str(folder), config, fresh, place=Place(address, site.intent)
-                    )
-                except Exception as error:  # noqa: BLE001 (one image that fails never stops the others)
-                    report = failed(image, named(error), perf_counter() - began)
-                    logger.error("%s", recordable(f"{image.path}: {report.reason}"))  # noqa: TRY400 (the flow run has the traceback)
-                reports.append(report)
+                reports.append(_attempt(image, str(folder), config, fresh=fresh))
                 note()
-                tell(ImageFinished(image.name, report.status))
+                tell(ImageFinished(image.name, reports[-1].status))
         reports = finish_plates(images, reports, folder, config)
         send_summary(write_summary(folder, reports), output)
     _publish_summary(reports)

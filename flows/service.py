@@ -23,6 +23,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flows.environment import WATCHER, prepare_environment
+from flows.waking import wake
 from pipeline.acquisitions.place import SERVED, SERVER, ledger_of, place_of, watch_hold
 from pipeline.engine.cluster import client_environment
 from pipeline.engine.parent import dies_with_parent
@@ -65,6 +66,8 @@ class Watch:
         When to scan, as cron has it.
     at_once : int
         Acquisitions that are segmented at the same time.
+    hours : float, optional
+        For how long one may be, until it is given up.
     notify : str, optional
         URL that is told what has become of each.
     """
@@ -76,6 +79,7 @@ class Watch:
     every: float = 30.0
     cron: str | None = None
     at_once: int = 1
+    hours: float | None = None
     notify: str | None = None
 
     @property
@@ -98,12 +102,23 @@ def watch(wanted: Watch) -> None:
     """
     if not wanted.folder.is_dir():
         raise ConfigError(f"{wanted.folder}: no such folder to watch")
+    _check_cron(wanted.cron)
     place = place_of(wanted.output)
     with hold(watch_hold(wanted.output)), _server(place) as url:
         os.environ |= {"PREFECT_API_URL": url, WATCHER: str(os.getpid())}
         with join_cluster(wanted.config) as address:
             os.environ.update(client_environment(address))
             _serve(wanted, url)
+
+
+def _check_cron(cron: str | None) -> None:
+    from prefect.client.schemas.schedules import CronSchedule
+
+    if cron is not None:
+        try:
+            CronSchedule(cron=cron)
+        except ValueError as error:
+            raise ConfigError(f"--cron {cron!r}: five fields are wanted, such as '*/10 * * * *'") from error
 
 
 @contextmanager
@@ -163,7 +178,11 @@ def _start_server(place: Path, port: int) -> subprocess.Popen[bytes]:
         # Leases of a killed run end by themselves, also when the server was killed with it.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P2D",
+        # Events are what fills the database: some 350 KiB for each image. Nothing here looks back at them.
+        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "PT20M",
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS": "300",
+        # Records of runs, their logs and artifacts; the reports and the ledger stay.
+        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 86400),
         # What waits for its turn has it soon after the one before has ended.
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "3",
     }
@@ -229,6 +248,7 @@ def _serve(wanted: Watch, url: str) -> None:
         description=f"Segments an image of {wanted.folder}.",
         parameters={
             "output": str(wanted.output.absolute()), "config": config.model_dump(mode="json"), "renew": True,
+            "hours": wanted.hours,
         },
         concurrency_limit=ConcurrencyLimitConfig(limit=wanted.at_once),
         **shared,
@@ -251,6 +271,8 @@ def _serve(wanted: Watch, url: str) -> None:
     threading.Thread(
         target=_keep_scans_free, args=(f"{scan.name}/{wanted.name}", wanted.output), name="scans", daemon=True
     ).start()
+    woken = (wanted.folder, wanted.output, wanted.rules.settle, f"{scan.name}/{wanted.name}")
+    threading.Thread(target=wake, args=woken, name="wake", daemon=True).start()
     log.warning("watching %s; Prefect shows it at %s", wanted.folder, url.removesuffix("/api"))
     while True:
         runner = QuietRunner(

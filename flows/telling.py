@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +18,12 @@ from prefect.artifacts import (
 )
 from prefect.exceptions import PrefectException
 
+from pipeline.errors import SeamfreeError
+from pipeline.overlay import thumbnail
 from pipeline.progress import JobDone, StageStarted, listening_too
 from pipeline.remote.paths import to_path
+from pipeline.results import open_result
+from pipeline.stores.publish import read_provenance
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -33,6 +36,9 @@ __all__ = ["publish_outcome", "recordable", "showing_progress"]
 
 log = logging.getLogger(__name__)
 
+_MEASURES = ("area", "area_physical", "axis_major_length", "axis_minor_length", "intensity_mean-0")
+"""Columns of the table of objects that a first look is for."""
+
 _PAUSE = 2.0
 """Seconds between two updates of a bar."""
 
@@ -44,10 +50,10 @@ def recordable(text: str) -> str:
 
 @contextmanager
 def _not_vital() -> Iterator[None]:
-    """Log that the server could not be told, and go on: a result does not depend on it."""
+    """Log that the server could not be told, or of what, and go on: a result does not depend on it."""
     try:
         yield
-    except (HTTPError, PrefectException) as error:
+    except (HTTPError, PrefectException, SeamfreeError, OSError) as error:
         log.warning("the server could not be told (%s)", type(error).__name__)
 
 
@@ -82,15 +88,35 @@ def showing_progress(plan: RunPlan) -> Iterator[None]:
 
 
 def publish_outcome(report: ImageReport) -> None:
-    """Put what came of an image where people look: a table of the stages' seconds, and a summary."""
+    """Put what came of an image where people look: tables of the objects and of the stages' seconds, and a summary."""
     if report.result is None:
         return
     with _not_vital():
         _publish_outcome(report, report.result)
+    with _not_vital():
+        _publish_measures(report, report.result)
+
+
+def _publish_measures(report: ImageReport, result: str) -> None:
+    """Put a table of what the objects are like where people look."""
+    if not report.objects or not (Path(result) / "tables").exists():
+        return
+    opened = open_result(result)
+    wanted = [name for name in _MEASURES if name in opened.columns]
+    table = opened.read_table(wanted)
+    rows = [
+        {
+            "of the objects": name,
+            "unit": opened.units.get(name, ""),
+            **{f"{share} %": float(f"{table[name].quantile(share / 100):.4g}") for share in (0, 25, 50, 75, 100)},
+        }
+        for name in wanted
+    ]
+    create_table_artifact(rows, key="seamfree-objects", description=recordable(f"Objects of {report.name}"))
 
 
 def _publish_outcome(report: ImageReport, result: str) -> None:
-    provenance = json.loads((to_path(result) / "seamfree.json").read_text(encoding="utf-8"))
+    provenance = read_provenance(to_path(result))
     stages: dict[str, Any] = provenance["timings"]["stages"]
     rows = [{"stage": stage, "seconds": seconds} for stage, seconds in stages.items()]
     create_table_artifact(rows, key="seamfree-stages", description=recordable(f"Stages of {report.name}, in seconds"))
@@ -106,13 +132,16 @@ def _publish_outcome(report: ImageReport, result: str) -> None:
         f"**{found}** in {shape}; audit of seams {verdict}",
         "",
         f"- image: `{recordable(source['path'])}`",
-        f"- result: `{recordable(result)}`",
+        # That of a field of a plate is called so once all are done.
+        f"- result: `{recordable(result.replace('.ome.zarr.partial/', '.ome.zarr/'))}`",
         f"- model: `{recordable(str(plan['model']))}`, {plan['precision']}, tiles of {plan['core']}",
         f"- seconds: {report.seconds:.1f}",
     ]
     page = to_path(result.removesuffix(".ome.zarr") + ".report.html")
     if isinstance(page, Path) and page.exists():
-        lines.append(f"- report: [{recordable(page.name)}]({page.as_uri()})")
+        # Browsers follow no link from a server's page to a file.
+        lines.append(f"- report: `{recordable(str(page))}`")
+    lines += ["", f"![{found}]({thumbnail(open_result(result))})"]
     create_markdown_artifact(
         "\n".join(lines), key="seamfree-image", description=recordable(f"Outcome of {report.name}")
     )

@@ -33,8 +33,11 @@ def _tell_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-class _Terminal(logging.StreamHandler[TextIO]):
-    """What shows warnings; there is one, also where commands are called one after the other by a program."""
+class Terminal(logging.StreamHandler[TextIO]):
+    """What shows warnings; there is one, also where commands are called one after the other by a program.
+
+    Prefect takes away the handlers of others whose class has no public name.
+    """
 
 
 @app.callback()
@@ -46,9 +49,9 @@ def _options(
 ) -> None:
     """Take the options of all commands."""
     root = logging.getLogger()
-    for former in [each for each in root.handlers if isinstance(each, _Terminal)]:
+    for former in [each for each in root.handlers if isinstance(each, Terminal)]:
         root.removeHandler(former)
-    handler = _Terminal()
+    handler = Terminal()
     handler.setFormatter(PlainFormatter("%(levelname)s %(name)s: %(message)s"))
     # The libraries tell of their own doings at length; only what goes wrong concerns the user. What goes wrong in a
     # flow, Prefect tells with its traceback, and the table of results without; of a bad file, tifffile before we do; of

@@ -22,7 +22,14 @@ from pipeline.report.writing import drop_reports, reports_of
 from pipeline.run import SETTINGS, ImageReport
 from pipeline.stores.hold import EXPIRY, hold
 from pipeline.stores.plates import check_plate, write_plate
-from pipeline.stores.publish import publish, read_provenance, recover, refuse_foreign, write_provenance
+from pipeline.stores.publish import (
+    count_objects,
+    publish,
+    read_provenance,
+    recover,
+    refuse_foreign,
+    write_provenance,
+)
 from pipeline.wells import summarise_wells, wells_path, write_wells
 
 if TYPE_CHECKING:
@@ -182,12 +189,7 @@ class _Making:
             reports = [replace(each, result=self._place(each)) for each in reports]
         else:
             self._extend(fields, missing)
-        return [*reports, replace(report, objects=self._count(fields))]
-
-    def _count(self, fields: list[PlateField]) -> int | None:
-        """Give the number of objects in all fields."""
-        counts = [read_provenance(self.final / field.path).get("objects") for field in fields]
-        return None if None in counts else sum(int(count) for count in counts if count is not None)
+        return [*reports, replace(report, objects=count_objects(self.final))]
 
     def _place(self, report: ImageReport) -> str | None:
         """Give a field's path in the finished plate."""

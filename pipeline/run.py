@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from pipeline.models.network import NetworkUse
     from pipeline.remote.paths import AnyPath
 
-__all__ = ["SETTINGS", "ImageReport", "claim", "finished", "prepare", "prepare_anew", "run_image"]
+__all__ = ["SETTINGS", "ImageReport", "claim", "finished", "is_outdated", "prepare", "prepare_anew", "run_image"]
 
 log = logging.getLogger(__name__)
 
@@ -265,6 +265,21 @@ def _other_settings(plan: RunPlan, provenance: dict[str, Any]) -> str | None:
     if not changed:
         return None
     return f"there is a finished result with other settings: {', '.join(changed)}; use --fresh to make it again"
+
+
+def is_outdated(plan: RunPlan) -> bool:
+    """Say whether where a plan's result belongs there is none, or one of another image or with other settings.
+
+    Raises
+    ------
+    StoreError
+        If the one that is there cannot be read.
+    """
+    final = Path(plan.output)
+    if not (final / PROVENANCE).exists():
+        return True
+    provenance = read_provenance(final)
+    return bool(_other_image(plan, provenance) or _other_settings(plan, provenance))
 
 
 def run_image(plan: RunPlan, executor: Executor) -> ImageReport:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pipeline.errors import ImageError
 from pipeline.images.content import content_sha256
 from pipeline.images.discover import result_name
 from pipeline.images.opening import open_coarser, open_image
+from pipeline.images.plates import is_plate, read_plate
 from pipeline.images.tiff_metadata import describes_images
 
 if TYPE_CHECKING:
@@ -20,23 +22,10 @@ if TYPE_CHECKING:
     from pipeline.acquisitions.rules import WatchRules
     from pipeline.images.source import ImageSource
 
-__all__ = ["Broken", "Ready", "Waiting", "examine", "fingerprint", "why_held_back"]
+__all__ = ["Broken", "Ready", "content_of", "examine", "fingerprint", "why_held_back"]
 
 _UNFINISHED = (".tmp", ".part", ".partial", ".filepart", ".crdownload", ".download", ".lock")
 """What programs append to, or put around, the name of a file that they are still writing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """An acquisition that may be finished later.
-
-    Parameters
-    ----------
-    reason : str
-        What is waited for, in one line.
-    """
-
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +128,8 @@ def examine(path: Path, rules: WatchRules, series: int | None = None) -> Ready |
     -------
     Ready or Broken
     """
+    if is_plate(path):
+        return _examine_plate(path, rules, series)
     try:
         source = open_image(path.absolute(), series)
     except ImageError as error:
@@ -155,6 +146,47 @@ def examine(path: Path, rules: WatchRules, series: int | None = None) -> Ready |
         return Ready(content_sha256(source), tuple(files) or (str(path.absolute()),))
     except ImageError as error:
         return Broken(str(error))
+    finally:
+        source.close()
+
+
+def _examine_plate(path: Path, rules: WatchRules, series: int | None) -> Ready | Broken:
+    """Examine a plate: it is finished when all wells that it lists, and all fields that these list, are."""
+    contents: dict[str, str] = {}
+    try:
+        layout = read_plate(path)
+    except ImageError as error:
+        return Broken(str(error))
+    for well in layout.unreadable:
+        return Broken(f"{path / well}: this well of the plate has no metadata that can be read")
+    for field in layout.fields:
+        seen = examine(path / field.path, rules, series)
+        if isinstance(seen, Broken):
+            return seen
+        contents[field.path] = seen.content
+    if not contents:
+        return Broken(f"{path}: the plate lists no wells")
+    return Ready(_digest(contents), (str(path.absolute()),))
+
+
+def _digest(contents: dict[str, str]) -> str:
+    """Give what stands for the contents of a plate's fields."""
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
+
+
+def content_of(path: Path, series: int | None = None) -> str:
+    """Read an acquisition's content, whether it is finished or not: as `examine` gives it.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read.
+    """
+    if is_plate(path):
+        return _digest({field.path: content_of(path / field.path, series) for field in read_plate(path).fields})
+    source = open_image(path.absolute(), series)
+    try:
+        return content_sha256(source)
     finally:
         source.close()
 

@@ -35,6 +35,11 @@ class WatchRules(Settings):
         description="What it means that chunks, strips or planes are not there: wait, as for a writer at work; or "
         "zeros, as the formats have it, for writers that leave out what is empty.",
     )
+    begin: Seconds = Field(
+        default=60.0,
+        description="Seconds that a run may take to begin once its process, or its container, is asked for; one that "
+        "takes longer counts as dead.",
+    )
     attempts: Whole = Field(
         default=3, ge=1, le=100, description="How often a run is started again that died, or whose server did."
     )

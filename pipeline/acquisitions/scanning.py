@@ -17,7 +17,7 @@ from pipeline.acquisitions.ledger import Acquisition, AcquisitionLedger, Sightin
 from pipeline.acquisitions.readiness import Broken, examine, fingerprint, why_held_back
 from pipeline.errors import ImageError
 from pipeline.images.discover import images_below
-from pipeline.stores.publish import read_provenance
+from pipeline.stores.publish import count_objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -319,7 +319,7 @@ def _follow(order: Scan, ledger: AcquisitionLedger, runs: Runs, found: Found) ->
 
 def _note_done(order: Scan, ledger: AcquisitionLedger, held: Acquisition, found: Found) -> None:
     result = order.output / f"{held.name}.ome.zarr"
-    objects = read_provenance(result).get("objects") if result.exists() else None
+    objects = count_objects(result) if result.exists() else None
     done = replace(held, state="done", reason=None, result=str(result), since=order.clock(), objects=objects)
     ledger.change(held, done)
     found.done.append(held.name)

@@ -55,6 +55,9 @@ def watch(
     sentinel: Annotated[str | None, typer.Option(help="File that tells that one is finished: '{name}.done'.")] = None,
     missing_chunks: Annotated[str, typer.Option(help="What is not there: wait for it, or zeros.")] = "wait",
     at_once: Annotated[int, typer.Option(min=1, help="Images that are segmented at the same time.")] = 1,
+    hours: Annotated[
+        float | None, typer.Option(help="An image that takes longer is given up; what is done stays.")
+    ] = None,
     notify: Annotated[str | None, typer.Option(help="URL that is told what becomes of each image.")] = None,
 ) -> None:
     """Segment each finished acquisition of a folder once, until interrupted."""
@@ -75,7 +78,13 @@ def watch(
     except ValidationError as error:
         found = error.errors()[0]
         raise ConfigError(f"--{str(found['loc'][0]).replace('_', '-')}: {found['msg']}") from error
-    _service("watch")(folder, output, settings, rules, every=every, cron=cron, at_once=at_once, notify=notify)
+    if settings.output.in_place:
+        raise ConfigError("in_place changes the acquisitions that are watched; leave it out")
+    if hours is not None and not 0 < hours <= 10_000:
+        raise ConfigError(f"--hours {hours:g}: between 0 and 10,000 are possible")
+    _service("watch")(
+        folder, output, settings, rules, every=every, cron=cron, at_once=at_once, hours=hours, notify=notify
+    )
 
 
 @ending_at_signals()

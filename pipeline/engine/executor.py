@@ -20,6 +20,7 @@ from time import perf_counter
 from traceback import clear_frames
 from typing import Any, Protocol, TypeVar
 
+from pipeline.engine.worker_logs import Line, collecting, log_again
 from pipeline.errors import ClusterError, SeamfreeError, TileError, TileMemoryError, WorkersKilledError
 
 __all__ = ["MOST_TOGETHER", "TOGETHER_SECONDS", "DaskExecutor", "Executor", "Job", "SerialExecutor", "how_many"]
@@ -116,15 +117,17 @@ def _too_little_memory(stage: str, index: int, error: BaseException) -> TileMemo
 
 def _attempt_on_worker(
     stage: str, job: Job[Any, Any], packed: bytes, indices: tuple[int, ...]
-) -> tuple[list[Any], float]:
-    """Run jobs in a worker process, one after the other, and give their records and the seconds that they took.
+) -> tuple[list[Any], float, list[Line]]:
+    """Run jobs in a worker process, one after the other; give their records, the seconds they took, and their log.
 
     The process ends if it has lost its GPU: only another one gets it back.
     """
     began = perf_counter()
     plan = _unpacked(packed)
     try:
-        return [_attempt(stage, job, plan, index) for index in indices], perf_counter() - began
+        with collecting() as lines:
+            records = [_attempt(stage, job, plan, index) for index in indices]
+        return records, perf_counter() - began, lines
     except TileError as error:
         if not isinstance(error, TileMemoryError) and "CUDA error" in error.cause:
             os._exit(1)
@@ -283,6 +286,7 @@ class DaskExecutor:
                         elif given_up is None:
                             log.warning("%s; it is done again", outcome.error)
                     elif isinstance(outcome, _Done):
+                        log_again(outcome.lines)
                         together = how_many(len(group), outcome.seconds)
                         if group == (lonely,) and spread < way:
                             # With less memory each, the others may fit beside one another again.
@@ -341,10 +345,11 @@ class _Trouble:
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """What jobs have reported, in their order, and the seconds that they took together."""
+    """What jobs have reported, in their order, the seconds that they took together, and what they have logged."""
 
     records: list[Any]
     seconds: float
+    lines: list[Line]
 
 
 def _outcome(future: Any, stage: str, group: tuple[int, ...]) -> _Done | _Trouble | Exception:  # noqa: ANN401 (untyped)

@@ -7,7 +7,10 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from pipeline.errors import ConfigError, ImageError
 from pipeline.images.plates import is_plate, is_zarr, read_plate
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 
     from pipeline.remote.paths import AnyPath
 
-__all__ = ["InputImage", "check_name", "discover", "images_below", "result_name"]
+__all__ = ["InputImage", "check_name", "discover", "images_below", "images_in", "result_name"]
 
 _SUFFIXES = (
     ".ome.tiff", ".ome.tif", ".ome.btf", ".ome.tf8", ".ome.tf2", ".ome.zarr", ".tiff", ".tif", ".btf", ".tf8", ".tf2",
@@ -53,12 +56,13 @@ class InputImage:
         URL of its result, where it goes to an object store.
     """
 
-    path: str
-    name: str = ""
-    place: str = ""
-    plate: str = ""
-    refused: str = ""
-    destination: str = ""
+    # The descriptions are those of the form in which Prefect asks for an image; the rest is not for people to give.
+    path: Annotated[str, Field(description="Path of a TIFF, an OME-Zarr, or a plate.")]
+    name: Annotated[str, Field(description="Name of the result; the image's own where that is left out.")] = ""
+    place: SkipJsonSchema[str] = ""
+    plate: SkipJsonSchema[str] = ""
+    refused: SkipJsonSchema[str] = ""
+    destination: SkipJsonSchema[str] = ""
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -104,7 +108,7 @@ def _is_image_name(name: str) -> bool:
     return name.lower().endswith(_SUFFIXES)
 
 
-def _images_in(path: AnyPath, name: str) -> list[InputImage]:
+def images_in(path: AnyPath, name: str) -> list[InputImage]:
     """Give the image of a path, or the fields of a plate, each of them an image.
 
     What cannot be read stays an image, so that it fails when it is opened: a plate, or a well of it.
@@ -142,7 +146,7 @@ def _elsewhere(url: str) -> list[InputImage]:
     assert isinstance(place, RemotePath)
     try:
         if _is_image_name(place.name) or is_zarr(place):
-            return _images_in(place, result_name(place.name))
+            return images_in(place, result_name(place.name))
         found = [
             InputImage(str(image), image.relative_to(place).with_name(result_name(image.name)).as_posix())
             for image in _walk_elsewhere(place)
@@ -152,7 +156,7 @@ def _elsewhere(url: str) -> list[InputImage]:
     if not found:
         why = f"looked for {', '.join(_SUFFIXES)}" if place.is_listed else "a web server does not say what it has"
         raise ConfigError(f"{place}: no image, and no images below it ({why})")
-    return [field for image in found for field in _images_in(to_path(image.path), image.name)]
+    return [field for image in found for field in images_in(to_path(image.path), image.name)]
 
 
 def _walk_elsewhere(folder: RemotePath) -> Iterator[RemotePath]:
@@ -246,17 +250,17 @@ def discover(inputs: Sequence[str]) -> list[InputImage]:
         shown = given if len(given) < _LONGEST_SHOWN else f"{given[:_LONGEST_SHOWN]}..."
         # Not `Path.is_dir`, which fails for names that no file can have.
         if os.path.isdir(path) and not path.name.lower().endswith(".zarr") and not is_zarr(path):  # noqa: PTH112
-            images = [found for image in images_below(path) for found in _images_in(Path(image.path), image.name)]
+            images = [found for image in images_below(path) for found in images_in(Path(image.path), image.name)]
             if not images:
                 raise ConfigError(f"{shown}: no images in this folder (looked for {', '.join(_SUFFIXES)})")
         elif os.path.lexists(path):
-            images = _images_in(path, result_name(path.absolute().name))
+            images = images_in(path, result_name(path.absolute().name))
         elif glob.has_magic(given):
             images = [
                 found
                 for match in map(Path, sorted(glob.glob(given, recursive=True)))  # noqa: PTH207 (it may be absolute)
                 if _is_image_name(match.name)
-                for found in _images_in(match, result_name(match.name))
+                for found in images_in(match, result_name(match.name))
             ]
             if not images:
                 raise ConfigError(f"{shown}: no image matches")

@@ -18,6 +18,7 @@ from pipeline.stores.written import digest_of
 __all__ = [
     "PROVENANCE",
     "checksum",
+    "count_objects",
     "file_digests",
     "flush",
     "fold",
@@ -133,6 +134,20 @@ def read_provenance(result: AnyPath) -> dict[str, Any]:
     if not isinstance(facts.get("plan"), dict) and not isinstance(facts.get("fields"), list):
         raise StoreError(f"{path}: the provenance is damaged, its plan is no mapping; --fresh makes the result again")
     return facts
+
+
+def count_objects(result: AnyPath) -> int | None:
+    """Read how many objects a result holds, those of all fields of a plate; None where no objects were looked for.
+
+    Raises
+    ------
+    StoreError
+        If its provenance cannot be read.
+    """
+    facts = read_provenance(result)
+    entries = facts["fields"] if isinstance(facts.get("fields"), list) else [facts]
+    counts = [int(entry["objects"]) for entry in entries if entry.get("objects") is not None]
+    return sum(counts) if len(counts) == len(entries) else None
 
 
 def note_damage(result: AnyPath, what: list[str]) -> None:

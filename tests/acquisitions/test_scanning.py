@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import tifffile
 import zarr
 
 from pipeline.acquisitions.ledger import Acquisition, AcquisitionLedger
-from pipeline.acquisitions.readiness import Broken, Ready, examine, fingerprint, why_held_back
+from pipeline.acquisitions.readiness import Broken, Ready, content_of, examine, fingerprint, why_held_back
 from pipeline.acquisitions.rules import WatchRules
 from pipeline.acquisitions.scanning import Found, RunState, Scan, scan
 from pipeline.errors import StoreError
@@ -208,6 +209,43 @@ def test_chunks_that_are_not_there_are_waited_for(tmp_path: Path) -> None:
     array[4:] = 1
     assert fingerprint(tmp_path / "a.zarr") != before
     assert isinstance(examine(tmp_path / "a.zarr", RULES), Ready)
+
+
+def test_a_plate_is_an_acquisition_when_all_its_wells_and_fields_are_there(place: Place) -> None:
+    pixels = np.random.default_rng(0).integers(1, 255, (8, 8), dtype=np.uint8)
+    path = place.folder / "p.ome.zarr"
+    plate = zarr.open_group(path, mode="w", zarr_format=3)
+    wells = [{"path": f"A/{column}", "rowIndex": 0, "columnIndex": column - 1} for column in (1, 2)]
+    columns = [{"name": "1"}, {"name": "2"}]
+    named: Any = {"rows": [{"name": "A"}], "columns": columns, "wells": wells}
+    plate.attrs["ome"] = {"version": "0.5", "plate": named}
+
+    def begin(well: str) -> zarr.Array[Any]:
+        plate.create_group(well).attrs["ome"] = {"version": "0.5", "well": {"images": [{"path": "0"}]}}
+        field = plate.create_group(f"{well}/0")
+        scale = [{"type": "scale", "scale": [1.0, 1.0]}]
+        multiscale: Any = {
+            "axes": [{"name": axis, "type": "space"} for axis in "yx"],
+            "datasets": [{"path": "0", "coordinateTransformations": scale}],
+        }
+        field.attrs["ome"] = {"version": "0.5", "multiscales": [multiscale]}
+        return field.create_array("0", shape=(8, 8), chunks=(4, 4), dtype="uint8")
+
+    begin("A/1")[:] = pixels
+    assert "A/2" in place.settle().waiting[str(path)]
+    last = begin("A/2")
+    last[:4] = pixels[:4]
+    assert "2 of 4" in place.settle().waiting[str(path)]
+    last[4:] = pixels[4:]
+    assert place.settle().started == ["p"]
+    assert place.held()["p"].content == content_of(path)
+    place.runs.states[place.runs.asked[0][1]] = RunState("done")
+    os.utime(path / "A" / "1" / "0" / "0" / "c" / "0" / "0")
+    place.settle()
+    assert len(place.runs.asked) == 1
+    last[0, 0] = 255 - pixels[0, 0] or 1
+    place.settle()
+    assert len(place.runs.asked) == 2
 
 
 def test_a_file_that_another_one_describes_waits_for_it(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from pathlib import Path
@@ -12,6 +13,13 @@ from pipeline.errors import ImageError
 
 def double(plan: int, index: int) -> dict[str, int]:
     return {"value": plan * index}
+
+
+def log_something(plan: str, index: int) -> dict[str, int]:
+    logging.getLogger("pipeline.images").info("%s %d", plan, index)
+    logging.getLogger("elsewhere").info("not of interest")
+    logging.getLogger("elsewhere").warning("of %s %d", plan, index)
+    return {}
 
 
 def fail_at_three(_plan: object, index: int) -> dict[str, int]:

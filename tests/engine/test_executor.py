@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -61,6 +62,18 @@ def test_after_a_failure_the_executor_goes_on(executor: Executor) -> None:
     with pytest.raises(TileError):
         list(executor.map("segment", jobs.fail_at_three, None, range(50)))
     assert len(list(executor.map("segment", jobs.double, 1, range(20)))) == 20
+
+
+def test_what_jobs_log_on_workers_is_logged_where_the_run_is(
+    dask_executor: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="pipeline"):
+        list(dask_executor.map("read", jobs.log_something, "tile", range(3)))
+    told = sorted((record.name, record.levelname, record.getMessage()) for record in caplog.records)
+    assert told == [
+        *[("pipeline.images", "INFO", f"tile {index}") for index in range(3)],
+        *[("pipeline.workers", "WARNING", f"elsewhere: of tile {index}") for index in range(3)],
+    ]
 
 
 def test_only_a_bounded_number_of_jobs_is_in_flight(dask_executor: Executor) -> None:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,18 @@ import httpx
 import numpy as np
 import pytest
 import tifffile
+import zarr
+from numpy.typing import NDArray
 
 from pipeline import open_result
+from pipeline.results import PlateResult
 from tests.fields import load_fields
 
 pytestmark = pytest.mark.slow
 
 BIN = Path(sys.executable).parent
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def free_port() -> int:
@@ -139,7 +145,13 @@ def test_a_folder_through_the_flows_and_without_them(server: dict[str, str], inp
     assert all("seamfree" in found["tags"] for found in runs if flows[found["flow_id"]] == "segment-image")
     tasks = [found["name"] for found in query(server, "task_runs", {"limit": 200})]
     assert "segment good-0" in tasks
-    assert {found["key"] for found in query(server, "artifacts", {})} >= {"seamfree-images", "seamfree-summary"}
+    artifacts = query(server, "artifacts", {"limit": 200})
+    keys = Counter(found["key"] for found in artifacts)
+    assert keys["seamfree-images"] == keys["seamfree-summary"] == 1
+    assert keys["seamfree-image"] == keys["seamfree-stages"] == keys["seamfree-progress"] == 5
+    assert 1 <= keys["seamfree-objects"] <= 5  # not of what has none
+    assert {float(found["data"]) for found in artifacts if found["key"] == "seamfree-progress"} == {100.0}
+    assert all("](data:image/jpeg;base64," in found["data"] for found in artifacts if found["key"] == "seamfree-image")
     logs = " ".join(found["message"] for found in query(server, "logs", {"limit": 200}))
     assert "segment took" in logs  # the pipeline's own log
 
@@ -151,6 +163,108 @@ def test_a_folder_through_the_flows_and_without_them(server: dict[str, str], inp
     assert again.returncode == 1
     assert json.loads((through / "run-summary.json").read_text())["counts"] == {"failed": 3, "skipped": 5}
     assert files(through) == files(without)
+
+
+def write_plate(path: Path, fields: list[NDArray[np.uint8]]) -> None:
+    """Write a plate of one row, with a field in each well."""
+    columns = [str(number) for number, _ in enumerate(fields, start=1)]
+    wells = [{"path": f"A/{column}", "rowIndex": 0, "columnIndex": at} for at, column in enumerate(columns)]
+    plate = zarr.open_group(path, mode="w", zarr_format=3)
+    named: Any = {"rows": [{"name": "A"}], "columns": [{"name": column} for column in columns], "wells": wells}
+    plate.attrs["ome"] = {"version": "0.5", "plate": named}
+    for column, pixels in zip(columns, fields, strict=True):
+        plate.create_group(f"A/{column}").attrs["ome"] = {"version": "0.5", "well": {"images": [{"path": "0"}]}}
+        field = plate.create_group(f"A/{column}/0")
+        scale = [{"type": "scale", "scale": [0.5, 0.5]}]
+        multiscale: Any = {
+            "axes": [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "yx"],
+            "datasets": [{"path": "0", "coordinateTransformations": scale}],
+        }
+        field.attrs["ome"] = {"version": "0.5", "multiscales": [multiscale]}
+        field.create_array("0", data=pixels)
+
+
+def prefect(*arguments: str, environment: dict[str, str]) -> str:
+    done = subprocess.run(
+        [BIN / "prefect", "--no-prompt", *arguments], env=environment, capture_output=True, text=True, check=False,
+        timeout=280, cwd=CONFIGS.parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_worker_of_a_pool_segments_a_plate(server: dict[str, str], tmp_path: Path) -> None:
+    api, output = server["PREFECT_API_URL"], tmp_path / "out"
+    write_plate(tmp_path / "plate.ome.zarr", [field[:100, :120] for field in load_fields()[2:4]])
+    for name, value in (("seamfree_incoming", tmp_path), ("seamfree_results", output)):
+        httpx.post(f"{api}/variables/", json={"name": name, "value": str(value)}, timeout=30).raise_for_status()
+    for name in ("process", "docker", "kubernetes"):
+        # What the command line makes of the types of pools that it knows; only that for processes can be used here.
+        pool = {"name": "seamfree" if name == "process" else f"seamfree-{name}", "type": name}
+        if name == "kubernetes":
+            pool["base_job_template"] = json.loads((CONFIGS / "kubernetes.json").read_text())
+        httpx.post(f"{api}/work_pools/", json=pool, timeout=30).raise_for_status()
+    prefect("deploy", "--prefect-file", "configs/prefect.yaml", "--all", environment=server)
+
+    deployments = {found["name"]: found for found in query(server, "deployments", {})}
+    assert set(deployments) == {f"{what}-{where}" for what in ("segment", "scan") for where in
+                                ("process", "docker", "kubernetes")}  # fmt: skip
+    scan, segment = deployments["scan-process"], deployments["segment-process"]
+    schedules = {bool(found["active"]): found["schedule"] for found in scan["schedules"]}
+    assert schedules[True]["interval"] == 60.0
+    assert schedules[False]["cron"] == "0 6-20 * * 1-5"
+    assert scan["parameters"]["folder"] == str(tmp_path)
+    form = segment["parameter_openapi_schema"]
+    assert form["properties"]["hours"]["description"].startswith("Give up after")
+    assert form["definitions"]["RunConfig"]["properties"]["tile"]["description"]
+    assert set(form["definitions"]["InputImage"]["properties"]) == {"path", "name"}
+
+    httpx.patch(f"{api}/deployments/{scan['id']}", json={"paused": True}, timeout=30).raise_for_status()
+    response = httpx.post(
+        f"{api}/deployments/{segment['id']}/create_flow_run", timeout=30,
+        json={"parameters": segment["parameters"] | {"image": {"path": str(tmp_path / "plate.ome.zarr")}}},
+    )  # fmt: skip
+    run = response.raise_for_status().json()["id"]
+    prefect("worker", "start", "--pool", "seamfree", "--type", "process", "--run-once", environment=server)
+    held = httpx.get(f"{api}/flow_runs/{run}", timeout=30).json()
+    assert held["state_type"] == "COMPLETED", held["state"]
+    assert held["name"].startswith("plate · nuclei")
+    plate = open_result(output / "plate.ome.zarr")
+    assert isinstance(plate, PlateResult)
+    assert held["state"]["message"] == f"{plate.objects:,} objects"
+    assert [field.well for field in plate.fields] == ["A1", "A2"]
+    assert list(output.rglob("*.partial")) == []
+    children = query(server, "flow_runs", {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}})
+    assert sorted(child["name"].split()[0] for child in children) == ["plate/A/1/0", "plate/A/2/0"]
+
+
+@pytest.mark.timeout(600)
+def test_a_watcher_on_the_server_of_others_by_the_clock(server: dict[str, str], tmp_path: Path) -> None:
+    folder, output, log = tmp_path / "night", tmp_path / "out", tmp_path / "watch.log"
+    folder.mkdir()
+    bad = seamfree("watch", folder, "-o", output, "--cron", "every night", environment=server)
+    assert (bad.returncode, len(bad.stderr.splitlines())) == (2, 1)
+    assert "five fields" in bad.stderr
+    tifffile.imwrite(folder / "a.tif", load_fields()[3][:100, :120])
+    # Once a year: what is there, and what comes, is found because the folder changes.
+    command: list[str | Path] = [
+        BIN / "seamfree", "watch", folder, "-o", output, "--cron", "0 3 1 1 *", "--settle", "1", "--workers", "1",
+    ]  # fmt: skip
+    with log.open("wb") as told:
+        process = subprocess.Popen(command, env=server, stdout=told, stderr=told)
+    try:
+        deadline = time.monotonic() + 400
+        while not (output / "a.ome.zarr").exists():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+    finally:
+        process.terminate()
+        process.wait(60)
+    assert log.read_text().splitlines()[0].endswith(server["PREFECT_API_URL"].removesuffix("/api"))
+    assert not (output / ".seamfree" / "prefect.db").exists()
+    (scan,) = [found for found in query(server, "deployments", {}) if found["parameters"].get("folder") == str(folder)]
+    assert [found["schedule"]["cron"] for found in scan["schedules"]] == ["0 3 1 1 *"]
 
 
 def test_the_servers_own_start_needs_nothing(inputs: Path, tmp_path: Path) -> None:
