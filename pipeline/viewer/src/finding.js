@@ -121,7 +121,11 @@ export class Finder {
       if (going && box) scene.goTo([box.t, box.z, (box.y0 + box.y1) / 2, (box.x0 + box.x1) / 2],
                                    AROUND * Math.max(box.y1 - box.y0, box.x1 - box.x0));
       scene.redraw();
-      const cells = Object.entries(row).filter(([name]) => name !== 'label').map(([name, value]) =>
+      // What tells of the object comes before where it lies.
+      const places = /^(centroid|bbox|t$|z$|label)/;
+      const named = Object.entries(row).filter(([name]) => name !== 'label');
+      const ordered = [...named.filter(([name]) => !places.test(name)), ...named.filter(([name]) => places.test(name))];
+      const cells = ordered.map(([name, value]) =>
         element('tr', {}, element('td', {}, name),
           element('td', {}, typeof value === 'number' ? number(value) : String(value ?? '—'),
             ...(units[name] && units[name] !== 'pixel' ? [element('span', { className: 'soft' }, ` ${sign(units[name])}`)] : []))));

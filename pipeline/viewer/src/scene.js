@@ -98,7 +98,7 @@ export class Scene {
       target: 'map',
       layers: ['image', 'classes', 'objects'].filter((name) => this.layers[name]).map((name) => this.layers[name].layer),
       controls: [new OverviewMap({
-        collapsed: false, collapsible: false,
+        collapsed: false, collapsible: false, target: 'overview',
         layers: [new TileLayer({ source: overview.source, cacheSize: 16 })],
         view: new View({ projection: this.projection, extent, showFullExtent: true, enableRotation: false,
                          maxResolution: Math.max(this.width, this.height) / 120 }),

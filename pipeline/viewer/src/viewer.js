@@ -80,7 +80,6 @@ function show(facts, from) {
   scene?.dispose();
   told.note(facts.why);
   scene = new Scene(facts, told);
-  window.scene = scene;
   showPlane = makeAxes(scene);
   toggles = makeLayers(scene);
   finder = new Finder(scene, field);
@@ -106,6 +105,10 @@ function show(facts, from) {
     remember();
     byId('zoom').textContent = `${number(100 / view.getResolution())} %`;
   });
+  const busy = (is) => () => byId('stage').setAttribute('aria-busy', is);
+  busy(true)();
+  scene.map.on('loadstart', busy(true));
+  scene.map.on('rendercomplete', busy(false));
   scene.map.on('pointermove', ({ coordinate, dragging }) => dragging || point(coordinate));
   scene.map.on('singleclick', async ({ coordinate: [x, y] }) => {
     if (!facts.objects) return;
