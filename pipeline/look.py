@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pipeline.stores.metadata import CLASS_COLORS
 
-__all__ = ["OBJECT_COLOURS", "TERMINAL_STYLES", "THEME", "class_colours"]
+__all__ = ["CLASS_COLORS", "OBJECT_COLOURS", "TERMINAL_STYLES", "THEME", "class_colours"]
 
 OBJECT_COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167))
-"""Of objects, by the remainder of their number: the palette of Okabe and Ito (2008), told apart by the colour-blind, too.
-
-The number alone decides, so that an object has one colour at all levels of a pyramid and in all views.
+"""Of objects, by the remainder of their number, which alone decides: at all levels of a pyramid and in all views, an
+object has one colour. The palette of Okabe and Ito (2008), told apart by the colour-blind, too.
 """
 
 TERMINAL_STYLES = {"good": "green", "bad": "red", "care": "yellow"}

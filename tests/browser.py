@@ -21,9 +21,9 @@ from websockets.sync.client import ClientConnection, connect
 
 __all__ = ["BROWSER", "WHY_NOT", "Page", "open_page"]
 
-BROWSER = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (found := shutil.which(name))), None
-)
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+BROWSER = next((found for name in _NAMES if (found := shutil.which(name))), None)
 
 WHY_NOT = "no Chromium on this machine"
 

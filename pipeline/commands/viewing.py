@@ -23,7 +23,9 @@ def view(
     browser: Annotated[
         bool | None, typer.Option(help="Whether a browser is opened; it is where somebody sits before a screen.")
     ] = None,
-    napari: Annotated[bool, typer.Option("--napari", help="Show it in napari instead, where that is installed.")] = False,
+    napari: Annotated[
+        bool, typer.Option("--napari", help="Show it in napari instead, where that is installed.")
+    ] = False,
 ) -> None:
     """Look at a finished result: image, classes, objects and their measurements, at any zoom. Ends with Ctrl-C."""
     from pipeline.results import check_result
@@ -60,7 +62,7 @@ def _somebody_looks() -> bool:
 
 @contextmanager
 def _shown(url: str, wanted: bool) -> Iterator[None]:
-    """Open the browser with a page that leads to the address: whom it is started with, other users of the machine see."""
+    """Open the browser with a page that leads to the address: what it is started with, others on the machine see."""
     if not wanted:
         yield
         return

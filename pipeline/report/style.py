@@ -1,11 +1,19 @@
 """The style sheet of the page: light, dark and paper, phone and desktop. Nothing is loaded, and no script runs."""
 
-from pipeline.look import THEME
+from pipeline.look import CLASS_COLORS, OBJECT_COLOURS, THEME
 
 __all__ = ["STYLE"]
 
+_LINES = "".join(
+    f".{kind}{at}{{stroke:#{red:02x}{green:02x}{blue:02x}}}"
+    for kind, colours in (("c", OBJECT_COLOURS), ("k", CLASS_COLORS))
+    for at, (red, green, blue) in enumerate(colours)
+)
+"""Outlines of objects, and of classes."""
+
 STYLE = (
     THEME
+    + _LINES
     + """
 *{box-sizing:border-box}
 body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
@@ -25,7 +33,6 @@ figure{margin:0 0 .8rem}figcaption{margin-top:.3rem}
 .picture{display:block;width:100%;height:auto;max-height:80vh;background:#000;border-radius:.3rem}
 .exact{image-rendering:pixelated}
 .lines path{fill:none;stroke-width:1.4;vector-effect:non-scaling-stroke}
-.c0{stroke:#e69f00}.c1{stroke:#56b4e9}.c2{stroke:#009e73}.c3{stroke:#f0e442}.c4{stroke:#d55e00}.c5{stroke:#cc79a7}
 .frame{fill:none;stroke:#fff;stroke-width:1.5;vector-effect:non-scaling-stroke;stroke-dasharray:5 3}
 .scale{stroke:#fff;stroke-width:4;vector-effect:non-scaling-stroke}
 #outlines:not(:checked)~* .over{visibility:hidden}

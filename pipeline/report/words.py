@@ -12,7 +12,19 @@ if TYPE_CHECKING:
 
     from pipeline.planning import RunPlan
 
-__all__ = ["Measure", "across", "duration", "extent", "nice_step", "number", "plural", "share", "short", "size_measure", "unit_sign"]
+__all__ = [
+    "Measure",
+    "across",
+    "duration",
+    "extent",
+    "nice_step",
+    "number",
+    "plural",
+    "share",
+    "short",
+    "size_measure",
+    "unit_sign",
+]
 
 _LENGTHS = ("nanometer", "micrometer", "millimeter", "meter")
 """Units that sizes are told in, the smallest first."""

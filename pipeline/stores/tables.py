@@ -24,7 +24,17 @@ if TYPE_CHECKING:
 
     from pipeline.stores.metadata import Version
 
-__all__ = ["TABLE", "Field", "find_row", "first_rows", "first_values", "open_table", "read_table", "write_table", "write_table_group"]
+__all__ = [
+    "TABLE",
+    "Field",
+    "find_row",
+    "first_rows",
+    "first_values",
+    "open_table",
+    "read_table",
+    "write_table",
+    "write_table_group",
+]
 
 TABLE = "tables/instances"
 """Group of the table of objects, below the result's folder."""

@@ -9,20 +9,19 @@ import numpy as np
 import zarr
 
 from pipeline.errors import StoreError
+from pipeline.images.source import AXES as IMAGE_AXES
 from pipeline.labels.components import AXES
 from pipeline.look import OBJECT_COLOURS, class_colours
 from pipeline.printing import printable
 from pipeline.report.audited import judge_audit
 from pipeline.report.pictures import contrast
 from pipeline.report.words import plural, unit_sign
-from pipeline.report.writing import plan_of
 from pipeline.stores.metadata import ome_of
 from pipeline.stores.tables import first_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.images.source import ImageInfo
     from pipeline.planning import RunPlan
     from pipeline.results import FieldResult, PlateResult, Result
 
@@ -55,45 +54,44 @@ def _field(plate: PlateResult, field: FieldResult) -> dict[str, Any]:
     return {"path": field.path.relative_to(plate.path).as_posix(), "name": name}
 
 
-def describe(result: Result, place: str, levels: Sequence[ImageInfo], why: str | None) -> dict[str, Any]:
+def describe(
+    result: Result, plan: RunPlan, place: str, shapes: Sequence[tuple[int, ...]], why: str | None
+) -> dict[str, Any]:
     """Give the facts of a result, or of a field.
 
     Parameters
     ----------
     result : Result
         With pixels of its own.
+    plan : RunPlan
+        Its plan.
     place : str
         Path of a field in its plate, with a slash at the end; empty for what is none.
-    levels : sequence of ImageInfo
-        Of the input, where it is shown in the place of a copy.
+    shapes : sequence of tuple of int
+        TCZYX, of the levels of the image that was read, where it is shown in the place of a copy.
     why : str, optional
         Why there is neither.
 
     Raises
     ------
-    PlanError
-        If its plan is of another version.
     StoreError
         If it is damaged.
     """
     provenance = result.provenance
-    plan = plan_of(result.path, provenance)
     source = plan.source
     kind, word, sentence = judge_audit(plan, provenance["audit"])
     sizes = [source.pixel_size[at] for at in (0, 2, 3, 4)]
     units = [source.units[at] for at in (0, 2, 3, 4)]
-    image = None
-    if result.image:
+    image: dict[str, Any] | None = None
+    if shapes:
+        levels = [
+            {"path": f"input/{place}{at}", "zarr": 3, "shape": list(shape),
+             "scale": [coarser(first, length) for first, length in zip(shapes[0], shape, strict=True)]}
+            for at, shape in enumerate(shapes)
+        ]  # fmt: skip
+        image = {"axes": IMAGE_AXES, "levels": levels}
+    elif result.image:
         image = _pyramid(result, place, "", result.image, source.axes)
-    elif levels:
-        image = {
-            "axes": AXES_OF_IMAGE,
-            "levels": [
-                {"path": f"input/{place}{at}", "zarr": 3, "shape": list(info.shape),
-                 "scale": [a / b for a, b in zip(info.pixel_size, levels[0].pixel_size, strict=True)]}
-                for at, info in enumerate(levels)
-            ],
-        }  # fmt: skip
     if image is not None:
         image |= {"start": [0.0] * 5, "dtype": source.dtype, "channels": _channels(result, plan)}
     return {
@@ -117,7 +115,10 @@ def describe(result: Result, place: str, levels: Sequence[ImageInfo], why: str |
     }
 
 
-AXES_OF_IMAGE = "TCZYX"
+def coarser(finest: int, length: int) -> float:
+    """Give by how much an axis of so many pixels is coarser than one of `finest`: a whole number, if that may be."""
+    whole = max(1, round(finest / length))
+    return float(whole) if length in (finest // whole, -(-finest // whole)) else finest / length
 
 
 def _start(plan: RunPlan) -> list[float]:
@@ -125,9 +126,7 @@ def _start(plan: RunPlan) -> list[float]:
     return [at + (1 - scale) / 2 for at, scale in zip(plan.centre, plan.footprint.scale, strict=True)]
 
 
-def _pyramid(
-    result: Result, place: str, group: str, arrays: Sequence[zarr.Array[Any]], axes: str
-) -> dict[str, Any]:
+def _pyramid(result: Result, place: str, group: str, arrays: Sequence[zarr.Array[Any]], axes: str) -> dict[str, Any]:
     """Give the levels of a pyramid by their paths, and how much coarser each is than the first."""
     try:
         multiscale = ome_of(zarr.open_group(result.path / group, mode="r"))["multiscales"][0]
@@ -152,9 +151,7 @@ def _pyramid(
     return {"axes": axes, "levels": levels}
 
 
-def _labels(
-    result: Result, place: str, plan: RunPlan, name: str, arrays: Sequence[zarr.Array[Any]]
-) -> dict[str, Any]:
+def _labels(result: Result, place: str, plan: RunPlan, name: str, arrays: Sequence[zarr.Array[Any]]) -> dict[str, Any]:
     found = _pyramid(result, place, f"labels/{name}", arrays, plan.source.axes.replace("C", ""))
     return found | {"start": _start(plan), "size": list(plan.footprint.scale)}
 
@@ -178,10 +175,15 @@ def _channels(result: Result, plan: RunPlan) -> list[dict[str, Any]]:
         }  # fmt: skip
         if at in known:
             channel["window"] = list(contrast(result.provenance["intensity"], 0, at))
-        elif isinstance(window, dict) and {"start", "end"} <= window.keys():
+        elif isinstance(window, dict) and {"start", "end"} <= window.keys() and not _whole(window):
             channel["window"] = [float(window["start"]), float(window["end"])]
         channels.append(channel)
     return channels
+
+
+def _whole(window: dict[str, Any]) -> bool:
+    """Say whether a contrast is merely all that the type can hold."""
+    return bool((window["start"], window["end"]) == (window.get("min"), window.get("max")))
 
 
 def _omero(result: Result) -> list[Any]:

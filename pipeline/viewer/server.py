@@ -41,7 +41,7 @@ PIECE = 2**20
 """Bytes of a file that are held at a time."""
 
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; "
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -110,7 +110,9 @@ class ViewerServer(ThreadingTCPServer):
         try:
             super().__init__(("127.0.0.1", port), _Handler)
         except OSError as error:
-            raise ConfigError(f"port {port}: cannot be used ({error.strerror or error}); give another --port") from error
+            raise ConfigError(
+                f"port {port}: cannot be used ({error.strerror or error}); give another --port"
+            ) from error
 
     @property
     def url(self) -> str:
@@ -134,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     answers: ClassVar = {"facts.json": "facts", "object.json": "object", "objects.json": "objects"}
 
-    def do_GET(self) -> None:  # noqa: N802 (the name that http.server calls)
+    def do_GET(self) -> None:
         """Answer a request."""
         try:
             self._answer()
@@ -158,7 +160,9 @@ class _Handler(BaseHTTPRequestHandler):
         asked = urlsplit(self.path)
         token, _, path = asked.path.removeprefix("/").partition("/")
         if not secrets.compare_digest(token.encode(), self.server.token.encode()):
-            self._refuse(HTTPStatus.FORBIDDEN, "the address has no valid token; open the one that seamfree view printed")
+            self._refuse(
+                HTTPStatus.FORBIDDEN, "the address has no valid token; seamfree view has printed one that does"
+            )
             return
         query = {name: values[-1] for name, values in parse_qs(asked.query).items()}
         kind, _, rest = unquote(path).partition("/")

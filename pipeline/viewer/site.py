@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from math import isfinite
 from pathlib import Path
 from threading import Lock
@@ -10,22 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.errors import ImageError, StoreError
+from pipeline.errors import StoreError
 from pipeline.geometry import Box
 from pipeline.images.source import AXES
-from pipeline.inputs import Segmented, open_input
+from pipeline.report.pixels import open_pixels
+from pipeline.report.writing import plan_of
 from pipeline.results import PlateResult, open_result
 from pipeline.stores.tables import find_row, first_rows
 from pipeline.viewer.facts import describe, describe_plate
 
 if TYPE_CHECKING:
-    from pipeline.images.source import ImageInfo, ImageSource
     from pipeline.results import Result
 
 __all__ = ["Site"]
 
 SHORTEST_PIECE, LONGEST_PIECE = 512, 2048
-"""Edges of what is read at once of an input that is shown in the place of a copy."""
+"""Edges of what is read at once of an image that seamfree has not written."""
 
 MOST_LISTED = 100
 """Objects of a list."""
@@ -117,7 +118,7 @@ class Site:
         return found if found.is_file() and found.is_relative_to(self._root) else None
 
     def piece(self, name: str) -> bytes | None:
-        """Give a file of the input as an uncompressed Zarr, which it is made to look like; None where it has none.
+        """Give a file of the image that was read as an uncompressed Zarr, which it is made to look like; or None.
 
         Parameters
         ----------
@@ -138,47 +139,46 @@ class _Shown:
 
     def __init__(self, result: Result, place: str) -> None:
         self.result = result
+        plan = plan_of(result.path, result.provenance)
+        self._dtype = np.dtype(plan.source.dtype)
         self._lock = Lock()
-        self._levels: list[ImageSource] = []
-        why = None
-        if not result.image:
-            try:
-                self._levels = open_input(Segmented.noted(result.provenance["plan"]))
-            except (ImageError, StoreError) as error:
-                why = str(error)
-        self.facts = describe(result, place, [source.info for source in self._levels], why)
+        self._open = ExitStack()
+        # The page knows what seamfree writes; the image of somebody else may be of any codec, and so is read here.
+        own = bool(result.image) and not plan.in_place
+        pixels, why = (None, None) if own else self._open.enter_context(open_pixels(result, plan))
+        self._levels = [] if pixels is None else pixels.levels
+        self.facts = describe(result, plan, place, [level.shape for level in self._levels], why)
 
     def piece(self, level: int, parts: list[str]) -> bytes | None:
         if level >= len(self._levels):
             return None
-        source = self._levels[level]
-        chunk = _chunk(source.info)
+        shape, read = self._levels[level].shape, self._levels[level].read
+        chunk = _chunk(shape, self._levels[level].block)
         if parts == ["zarr.json"]:
-            return json.dumps(_metadata(source.info, chunk)).encode()
+            return json.dumps(_metadata(shape, chunk, self._dtype)).encode()
         if len(parts) != len(AXES) + 1 or not all(part.isdecimal() for part in parts[1:]):
             return None
         start = tuple(int(part) * edge for part, edge in zip(parts[1:], chunk, strict=True))
-        if any(at >= length for at, length in zip(start, source.info.shape, strict=True)):
+        if any(at >= length for at, length in zip(start, shape, strict=True)):
             return None
-        stop = tuple(min(at + edge, length) for at, edge, length in zip(start, chunk, source.info.shape, strict=True))
+        stop = tuple(min(at + edge, length) for at, edge, length in zip(start, chunk, shape, strict=True))
         # A file is read by one at a time.
         with self._lock:
-            block = source.read(Box(start, stop))
-        whole = np.zeros(chunk, dtype=block.dtype.newbyteorder("<"))
+            block = read(Box(start, stop))
+        whole = np.zeros(chunk, dtype=self._dtype.newbyteorder("<"))
         whole[tuple(slice(length) for length in block.shape)] = block
         return whole.tobytes()
 
 
-def _chunk(info: ImageInfo) -> tuple[int, ...]:
+def _chunk(shape: tuple[int, ...], block: tuple[int, ...]) -> tuple[int, ...]:
     """Give what is read at once: blocks of the file, of one plane, neither very small nor very large."""
-    edges = (min(max(edge, SHORTEST_PIECE), LONGEST_PIECE) for edge in info.block[3:])
-    return (1, 1, 1, *(min(edge, length) for edge, length in zip(edges, info.shape[3:], strict=True)))
+    edges = (min(max(edge, SHORTEST_PIECE), LONGEST_PIECE) for edge in block[3:])
+    return (1, 1, 1, *(min(edge, length) for edge, length in zip(edges, shape[3:], strict=True)))
 
 
-def _metadata(info: ImageInfo, chunk: tuple[int, ...]) -> dict[str, Any]:
-    dtype = np.dtype(info.dtype)
+def _metadata(shape: tuple[int, ...], chunk: tuple[int, ...], dtype: np.dtype[Any]) -> dict[str, Any]:
     return {
-        "zarr_format": 3, "node_type": "array", "shape": list(info.shape), "data_type": dtype.name,
+        "zarr_format": 3, "node_type": "array", "shape": list(shape), "data_type": dtype.name,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunk)}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": False if dtype.kind == "b" else 0,

@@ -60,7 +60,8 @@ def enlarge(base: Path, folder: Path, edge: int) -> Path:
     result = open_result(base)
     target = folder / "large.ome.zarr"
     shapes = level_shapes((edge, edge))
-    for name, levels in (("", result.image), ("labels/semantic", result.semantic), ("labels/instances", result.instances)):
+    pyramids = {"": result.image, "labels/semantic": result.semantic, "labels/instances": result.instances}
+    for name, levels in pyramids.items():
         for level, shape in enumerate(shapes):
             finer = np.asarray(levels[min(level, len(levels) - 1)])
             _repeat(target / name / str(level), finer, shape, -(-BASE // 2**level))
@@ -102,8 +103,8 @@ def _describe(base: Path, target: Path, levels: int) -> None:
     multiscale = facts["attributes"]["ome"]["multiscales"][0]
     first = multiscale["datasets"][0]["coordinateTransformations"][0]["scale"]
     multiscale["datasets"] = [
-        {"path": str(level), "coordinateTransformations": [{"type": "scale", "scale": [size * 2**level for size in first]}]}
-        for level in range(levels)
+        {"path": str(at), "coordinateTransformations": [{"type": "scale", "scale": [size * 2**at for size in first]}]}
+        for at in range(levels)
     ]
     (target / "zarr.json").write_text(json.dumps(facts))
 
@@ -135,8 +136,10 @@ def main() -> None:
                 page.evaluate(f"location.hash = 'x={edge // 3}&y={edge // 5}&resolution=1'; location.reload()")
                 page.wait_for("document.getElementById('name').textContent")
                 page.settle()
-                print("at full resolution", json.dumps({"seconds": round(time.perf_counter() - began, 2),
-                                                        **read(page.responses)}))
+                print(
+                    "at full resolution",
+                    json.dumps({"seconds": round(time.perf_counter() - began, 2), **read(page.responses)}),
+                )
                 if options.picture:
                     page.picture(options.picture)
                 assert not page.errors, page.errors

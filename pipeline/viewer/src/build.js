@@ -1,4 +1,4 @@
-// Builds ../static: the page, one bundle, what decodes Blosc beside it, and the licences of what these contain.
+// Builds ../static: the page, one bundle, and the licences of what that contains.
 
 import { build } from 'esbuild';
 import { createHash } from 'node:crypto';
@@ -18,15 +18,13 @@ const result = await build({
   entryPoints: ['viewer.js'],
   outdir: target,
   bundle: true,
-  splitting: true,
   format: 'esm',
   target: 'es2022',
   minify: true,
   legalComments: 'none',
-  chunkNames: '[name]',
   metafile: true,
   // Codecs of data that no result has.
-  external: ['numcodecs/zstd', 'numcodecs/lz4'],
+  external: ['numcodecs/blosc', 'numcodecs/lz4', 'numcodecs/zstd'],
   banner: { js: `/* seamfree ${digest.digest('hex')}; the licences are in licences.txt */` },
 });
 

@@ -2,8 +2,12 @@
 
 import { FetchStore, open, registry, root } from 'zarrita';
 import { decompress } from 'fzstd';
+import { decodeBlosc } from './blosc.js';
 
-registry.set('zstd', () => ({ fromConfig: () => ({ kind: 'bytes_to_bytes', decode: (bytes) => decompress(bytes) }) }));
+// What results are packed with. Images of others are unpacked by the server.
+const codec = (decode) => () => ({ fromConfig: () => ({ kind: 'bytes_to_bytes', decode }) });
+registry.set('zstd', codec((bytes) => decompress(bytes)));
+registry.set('numcodecs.blosc', codec(decodeBlosc));
 
 const KEPT_BYTES = 256 * 2 ** 20;
 

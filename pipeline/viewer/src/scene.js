@@ -93,6 +93,7 @@ export class Scene {
 
   #makeMap() {
     const extent = [0, -this.height, this.width, 0];
+    const small = Math.max(this.width, this.height) / byId('overview').clientWidth;
     const overview = ['image', 'classes', 'objects'].map((name) => this.layers[name]).find(Boolean);
     this.map = new OlMap({
       target: 'map',
@@ -100,8 +101,9 @@ export class Scene {
       controls: [new OverviewMap({
         collapsed: false, collapsible: false, target: 'overview',
         layers: [new TileLayer({ source: overview.source, cacheSize: 16 })],
+        // Always the whole, in which a frame moves.
         view: new View({ projection: this.projection, extent, showFullExtent: true, enableRotation: false,
-                         maxResolution: Math.max(this.width, this.height) / 120 }),
+                         center: [this.width / 2, -this.height / 2], resolution: small, minResolution: small, maxResolution: small }),
       })],
       moveTolerance: 3,
       maxTilesLoading: 24,

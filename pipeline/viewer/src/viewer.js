@@ -14,7 +14,7 @@ const told = {
     byId('note').hidden = !text;
     byId('note').textContent = text ?? '';
   },
-  error: (error) => told.note(error.message),
+  error: (error) => told.note(error.cause ? `${error.message}: ${error.cause.message}` : error.message),
   moved: () => {
     showPlane();
     remember();
