@@ -107,7 +107,7 @@ function show(facts, from) {
   });
   const busy = (is) => () => byId('stage').setAttribute('aria-busy', is);
   busy(true)();
-  scene.map.on('loadstart', busy(true));
+  scene.map.on(['movestart', 'loadstart'], busy(true));
   scene.map.on('rendercomplete', busy(false));
   scene.map.on('pointermove', ({ coordinate, dragging }) => dragging || point(coordinate));
   scene.map.on('singleclick', async ({ coordinate: [x, y] }) => {
