@@ -51,13 +51,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def nuclei(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Real nuclei, with a pair of objects that the audit is made to doubt, and a fault."""
     folder = tmp_path_factory.mktemp("nuclei")
-    place = {
-        "axes": "YX",
-        "PhysicalSizeX": 0.5,
-        "PhysicalSizeXUnit": "µm",
-        "PhysicalSizeY": 0.5,
-        "PhysicalSizeYUnit": "µm",
-    }
+    place = {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
     tifffile.imwrite(folder / "a.ome.tif", load_fields()[0][:400, :500], metadata=place)
     result = run(folder / "a.ome.tif", folder / "out")
     facts = json.loads((result / "seamfree.json").read_text())
