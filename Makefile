@@ -4,9 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Real fields of nuclei for the demo and for the tests of accuracy; without them, others from a package are taken.
 DATA ?= ../shared/data/nuclei_fluorescence
-SOURCES := $(shell find pipeline flows -type f -not -name '*.pyc' 2>/dev/null)
+SOURCES := $(shell find pipeline flows -type f -not -name '*.pyc' -not -path 'pipeline/viewer/src/*' 2>/dev/null)
 
-.PHONY: venv demo test quick lint bench faults fuzz corpus lock clean
+.PHONY: venv demo test quick lint bench faults fuzz corpus viewer lock clean
 
 venv: .venv/installed
 
@@ -39,6 +39,7 @@ bench: venv
 	$(BIN)/python tests/benchmarks/memory.py
 	$(BIN)/python tests/benchmarks/labels.py
 	$(BIN)/python tests/benchmarks/sliding.py
+	$(BIN)/python tests/benchmarks/viewer.py
 
 # Kills the driver, workers and servers, and runs again until done: `make faults TRIALS=25 SEED=7`. Some minutes for 25.
 TRIALS ?= 300
@@ -54,6 +55,11 @@ fuzz: venv
 corpus: venv
 	$(BIN)/python -m tests.corpus.table
 
+# The page of `seamfree view`, from its sources and the packages of its lock. Needs npm; nothing else here does.
+viewer:
+	npm --prefix pipeline/viewer/src ci --ignore-scripts
+	npm --prefix pipeline/viewer/src run build
+
 # Resolves the ranges of pyproject.toml anew. torch stands first: with it, no other build of it is fetched.
 lock:
 	rm -rf .venv-lock
@@ -66,4 +72,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf .venv .venv-lock demo
+	rm -rf .venv .venv-lock demo pipeline/viewer/src/node_modules

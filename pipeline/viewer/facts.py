@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
+from pipeline.audit import FAULTS
 from pipeline.errors import StoreError
 from pipeline.images.source import AXES as IMAGE_AXES
 from pipeline.labels.components import AXES
 from pipeline.look import OBJECT_COLOURS, class_colours
 from pipeline.printing import printable
-from pipeline.report.audited import judge_audit
+from pipeline.report.audited import TITLES, judge_audit
 from pipeline.report.pictures import contrast
 from pipeline.report.words import plural, unit_sign
 from pipeline.stores.metadata import ome_of
@@ -223,24 +224,26 @@ def _objects(result: Result, place: str, plan: RunPlan) -> dict[str, Any] | None
 
 def _findings(plan: RunPlan, audit: dict[str, Any]) -> list[dict[str, Any]]:
     """List the places that the report lists, too, in pixels of the image."""
-    words = {"class": "a class that differs", "score": "a score that differs", "object": "an object that differs"}
-    kinds: list[tuple[str, str, str, Any]] = [
-        ("Faults", "faults", "bad", lambda entry: (entry["at"], words.get(entry["what"], entry["what"]))),
-        ("Pairs of objects in doubt", "ambiguous", "care", lambda entry: (
-            entry["at"], f"overlap {entry['iou']:.2f}, {entry['decision']}")),
-        ("Components too large to be parted into objects", "too_large_to_part", "care", lambda entry: (
-            [(a + b) / 2 for a, b in zip(entry["start"], entry["stop"], strict=True)], "from its middle")),
-    ]  # fmt: skip
     found = []
-    for title, name, kind, told in kinds:
+    for name, title in TITLES.items():
         held = audit.get(name) or {}
-        places = [told(entry) for entry in held.get("listed", [])[:MOST_LISTED]]
         if held.get("total"):
-            found.append({
-                "title": title, "kind": kind, "total": held["total"],
-                "places": [{"at": _in_image(plan, at), "text": text} for at, text in places],
-            })  # fmt: skip
+            places = [_place(plan, entry) for entry in held.get("listed", [])[:MOST_LISTED]]
+            kind = "bad" if name == "faults" else "care"
+            found.append({"title": title, "kind": kind, "total": held["total"], "places": places})
     return found
+
+
+def _place(plan: RunPlan, entry: dict[str, Any]) -> dict[str, Any]:
+    """Give where an entry lies, of a box its middle, and what is said of it."""
+    if "start" in entry:
+        box = entry["start"], entry["stop"]
+        at = [(start + stop - 1) / 2 for start, stop in zip(*box, strict=True)]
+        sizes = " × ".join(f"{stop - start:,}" for start, stop in zip(*box, strict=True) if stop - start > 1)
+        return {"at": _in_image(plan, at), "text": f"{sizes} pixels"}
+    if "decision" in entry:
+        return {"at": _in_image(plan, entry["at"]), "text": f"overlap (IoU) {entry['iou']:.2f}, {entry['decision']}"}
+    return {"at": _in_image(plan, entry["at"]), "text": FAULTS.get(entry["what"], entry["what"])}
 
 
 def _in_image(plan: RunPlan, at: Sequence[float] | dict[str, float]) -> list[float]:

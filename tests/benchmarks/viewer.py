@@ -141,6 +141,10 @@ def main() -> None:
                     json.dumps({"seconds": round(time.perf_counter() - began, 2), **read(page.responses)}),
                 )
                 if options.picture:
+                    page.evaluate(f"location.hash = 'x={edge // 3}&y={edge // 5}&resolution=5'; location.reload()")
+                    page.wait_for("document.getElementById('name').textContent")
+                    page.key("g")
+                    page.settle()
                     page.picture(options.picture)
                 assert not page.errors, page.errors
                 server.shutdown()
