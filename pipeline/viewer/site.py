@@ -28,6 +28,9 @@ __all__ = ["Site"]
 SHORTEST_PIECE, LONGEST_PIECE = 512, 2048
 """Edges of what is read at once of an image that seamfree has not written."""
 
+LONGEST_LABEL = 19
+"""Digits; what is longer is no 64-bit integer."""
+
 MOST_LISTED = 100
 """Objects of a list."""
 
@@ -90,7 +93,7 @@ class Site:
             If there is no such object, or no table.
         """
         result = self._shown(field).result
-        row = find_row(result.path, int(label)) if label.isdecimal() else None
+        row = find_row(result.path, int(label)) if label.isdecimal() and len(label) < LONGEST_LABEL else None
         if row is None:
             raise StoreError(f"there is no object {label}")
         return {"row": _finite(row), "units": result.units}

@@ -63,8 +63,15 @@ def enlarge(base: Path, folder: Path, edge: int) -> Path:
     pyramids = {"": result.image, "labels/semantic": result.semantic, "labels/instances": result.instances}
     for name, levels in pyramids.items():
         for level, shape in enumerate(shapes):
-            finer = np.asarray(levels[min(level, len(levels) - 1)])
-            _repeat(target / name / str(level), finer, shape, -(-BASE // 2**level))
+            if max(shape) > BASE:
+                pixels = np.asarray(levels[min(level, len(levels) - 1)])
+                step = -(-pixels.shape[0] * 2**level // BASE)
+                pixels = pixels[::step, ::step]
+            else:
+                # Seen from so far, all would be one grey, and nothing to read: the mosaic once, over all of the image.
+                rows, columns = (np.arange(length) * BASE // length for length in shape)
+                pixels = np.asarray(levels[0])[rows][:, columns]
+            _repeat(target / name / str(level), pixels, shape)
         _describe(base / name, target / name, len(shapes))
     for name in ("labels", "tables", "tables/instances"):
         _link(base / name / "zarr.json", target / name / "zarr.json")
@@ -76,9 +83,8 @@ def enlarge(base: Path, folder: Path, edge: int) -> Path:
     return target
 
 
-def _repeat(path: Path, pixels: np.ndarray[Any, Any], shape: tuple[int, ...], period: int) -> None:
+def _repeat(path: Path, pixels: np.ndarray[Any, Any], shape: tuple[int, ...]) -> None:
     """Write one shard, and link the others to it."""
-    pixels = pixels[:: -(-pixels.shape[0] // period), :: -(-pixels.shape[1] // period)][:period, :period]
     shard = min(SHARD, -(-max(shape) // CHUNK) * CHUNK)
     array = zarr.create_array(
         path, shape=shape, dtype=pixels.dtype, chunks=(CHUNK, CHUNK), shards=(shard, shard), fill_value=0
