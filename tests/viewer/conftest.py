@@ -22,9 +22,9 @@ from tests.plates import write_plate
 from tests.random_models import save_threshold_model
 
 
-def run(given: Path, output: Path, **settings: Any) -> Path:  # noqa: ANN401
+def run(given: Path, into: Path, /, **settings: Any) -> Path:  # noqa: ANN401
     config = make_config({"tile": 128, "execution": {"scheduler": "serial"}} | settings)
-    report = segment(given, output, config)[-1]
+    report = segment(given, into, config)[-1]
     assert report.status == "done", report.reason
     assert report.result is not None
     return Path(report.result)
