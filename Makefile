@@ -4,9 +4,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 # Real fields of nuclei for the demo and for the tests of accuracy; without them, others from a package are taken.
 DATA ?= ../shared/data/nuclei_fluorescence
-SOURCES := $(shell find pipeline flows -type f -not -name '*.pyc' 2>/dev/null)
+SOURCES := $(shell find pipeline flows -type f -not -name '*.pyc' -not -path 'pipeline/viewer/src/*' 2>/dev/null)
 
-.PHONY: venv demo test quick lint bench load faults fuzz corpus audit lock clean
+.PHONY: venv demo test quick lint bench load faults fuzz corpus audit viewer lock clean
 
 venv: .venv/installed
 
@@ -39,6 +39,7 @@ bench: venv
 	$(BIN)/python tests/benchmarks/memory.py
 	$(BIN)/python tests/benchmarks/labels.py
 	$(BIN)/python tests/benchmarks/sliding.py
+	$(BIN)/python tests/benchmarks/viewer.py
 
 # Very many tiles, and very many images: what each costs, and whether memory grows. A quarter of an hour.
 load: venv
@@ -63,6 +64,11 @@ corpus: venv
 audit: venv
 	@$(BIN)/python -m tests.vulnerabilities $(DATABASE)
 
+# The page of `seamfree view`, from its sources and the packages of its lock. Needs npm; nothing else here does.
+viewer:
+	npm --prefix pipeline/viewer/src ci --ignore-scripts
+	npm --prefix pipeline/viewer/src run build
+
 # Resolves the ranges of pyproject.toml anew. torch stands first: with it, no other build of it is fetched.
 lock:
 	rm -rf .venv-lock
@@ -75,4 +81,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf .venv .venv-lock demo
+	rm -rf .venv .venv-lock demo pipeline/viewer/src/node_modules

@@ -141,6 +141,10 @@ def _sum_up_windows(plan: RunPlan, records: list[dict[str, Any]], footprint: Foo
     }
 
 
+FAULTS = {"class": "a class that differs", "score": "a score that differs", "object": "an object that differs"}
+"""What may be wrong at a place."""
+
+
 def describe_faults(report: Report) -> str:
     """Say in one line what is wrong: the first fault, where it is, and how many there are."""
     listed = report["faults"]["listed"]
@@ -148,8 +152,7 @@ def describe_faults(report: Report) -> str:
     _, axis, seam = first["seam"] or (0, "", 0)
     place = ", ".join(f"{letter} {at}" for letter, at in zip(AXES, first["at"], strict=True))
     beside = f", nearest to the seam at {axis} {seam}" if axis else ""
-    what = {"class": "a class that differs", "score": "a score that differs", "object": "an object that differs"}
-    return f"{report['faults']['total']} faults, such as {what[first['what']]} at {place}{beside}"
+    return f"{report['faults']['total']} faults, such as {FAULTS[first['what']]} at {place}{beside}"
 
 
 def describe_report(report: Report) -> str:

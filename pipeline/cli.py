@@ -9,7 +9,7 @@ from typing import Annotated, TextIO, cast
 
 import typer
 
-from pipeline.commands import models, results, segment, watching
+from pipeline.commands import models, results, segment, viewing, watching
 from pipeline.errors import ConfigError, ModelError, SeamfreeError
 from pipeline.printing import PlainFormatter, printable, unexpected
 
@@ -72,7 +72,7 @@ def _options(
 
 for _command in (
     segment.run, segment.plan, watching.watch, watching.submit, watching.status, models.inspect, models.models,
-    results.verify, results.report, results.export, models.train,
+    results.verify, viewing.view, results.report, results.export, models.train,
 ):  # fmt: skip
     app.command()(_command)
 

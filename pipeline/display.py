@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Te
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.look import TERMINAL_STYLES
 from pipeline.printing import printable
 from pipeline.progress import Event, ImageFinished, ImageStarted, JobDone, StageStarted, listening
 
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
 __all__ = ["acquisition_table", "report_table", "show_progress", "wells_table"]
 
-STATUS_STYLES = {"done": "green", "skipped": "cyan", "failed": "red", "quarantined": "red", "started": "yellow"}
+STATUS_STYLES = {
+    "done": TERMINAL_STYLES["good"], "failed": TERMINAL_STYLES["bad"], "quarantined": TERMINAL_STYLES["bad"],
+    "started": TERMINAL_STYLES["care"], "skipped": "cyan",
+}  # fmt: skip
 
 
 class _RateColumn(ProgressColumn):

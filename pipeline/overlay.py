@@ -10,6 +10,7 @@ import numpy as np
 from skimage.segmentation import find_boundaries
 
 from pipeline.errors import StoreError
+from pipeline.look import OBJECT_COLOURS
 
 if TYPE_CHECKING:
     import xarray
@@ -20,10 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_overlay", "overlay", "thumbnail"]
 
-COLOURS = np.array(
-    [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (213, 94, 0), (204, 121, 167)], dtype=np.uint8
-)
-"""Of the palette of Okabe and Ito (2008): told apart by the colour-blind, too."""
+COLOURS = np.array(OBJECT_COLOURS, dtype=np.uint8)
+"""Of objects, by the remainder of their number."""
 
 
 _SMALL = 4096

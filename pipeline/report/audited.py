@@ -17,10 +17,18 @@ if TYPE_CHECKING:
 
     from pipeline.planning import RunPlan
 
-__all__ = ["describe_audit", "judge_audit", "tabulate"]
+__all__ = ["TITLES", "describe_audit", "judge_audit", "tabulate"]
 
 SHOWN = 25
 """Entries of a list; the provenance has more."""
+
+
+TITLES = {
+    "faults": "Faults",
+    "ambiguous": "Pairs of objects in doubt",
+    "too_large_to_part": "Components too large to be parted into objects",
+}
+"""Of the lists of places, by their names in the provenance."""
 
 
 def tabulate(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Markup:
@@ -139,7 +147,7 @@ def _faults(audit: dict[str, Any]) -> Markup:
         (fault["what"], _at(fault["at"]), f"{fault['seam'][1]} {fault['seam'][2]:,}" if fault.get("seam") else "")
         for fault in found.get("listed", [])
     ]
-    return _listed("Faults", found, ("what differs", "at", "nearest seam"), rows)
+    return _listed(TITLES["faults"], found, ("what differs", "at", "nearest seam"), rows)
 
 
 def _doubts(audit: dict[str, Any]) -> Markup:
@@ -148,10 +156,10 @@ def _doubts(audit: dict[str, Any]) -> Markup:
         (_at(pair["at"]), number(round(pair["iou"], 3)), number(round(pair["containment"], 3)), pair["decision"])
         for pair in found.get("listed", [])
     ]
-    return _listed("Pairs of objects in doubt", found, ("at", "overlap (IoU)", "containment", "decision"), rows)
+    return _listed(TITLES["ambiguous"], found, ("at", "overlap (IoU)", "containment", "decision"), rows)
 
 
 def _too_large(audit: dict[str, Any]) -> Markup:
     found = audit.get("too_large_to_part", {})
     rows = [(_at(box["start"]), _at(box["stop"])) for box in found.get("listed", [])]
-    return _listed("Components too large to be parted into objects", found, ("from", "to"), rows)
+    return _listed(TITLES["too_large_to_part"], found, ("from", "to"), rows)

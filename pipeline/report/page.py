@@ -56,7 +56,7 @@ def draw_page(result: Result, plan: RunPlan) -> str:
     """
     provenance = result.provenance
     objects = read_objects(result.path, plan) if result.objects is not None and plan.table else None
-    counted = LabelPixels(result.semantic, plan)
+    counted = LabelPixels(result.semantic, plan, classes=True)
     with open_pixels(result, plan) as (pixels, why):
         shown = LabelPixels(result.instances, plan) if result.instances else counted
         what = "outlines of objects" if result.instances else "outlines of classes"

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from scipy import ndimage
 from skimage.segmentation import find_boundaries
 
+from pipeline.look import CLASS_COLORS
 from pipeline.measure.outlines import outline
 from pipeline.overlay import COLOURS
 from pipeline.report.words import Measure, nice_step
@@ -32,6 +33,8 @@ MOST_TRACED, MOST_PATH = 1500, 300_000
 
 FILLED = 0.6
 """Where more of the objects' pixels are outlines than this, objects are filled instead, so that the image is seen."""
+
+CLASS_COLOURS = np.array(CLASS_COLORS, dtype=np.uint8)
 
 ALPHA = 110
 """Of what is filled, of 255."""
@@ -121,31 +124,36 @@ def _paint(pixels: ImagePixels, view: View, plan: RunPlan, intensity: list[dict[
     return np.asarray(np.rint(np.clip(colours, 0, 1) * 255), dtype=np.uint8)
 
 
-def _colours(labels: NDArray[np.integer[Any]]) -> NDArray[np.integer[Any]]:
-    """Give which colour each label has."""
-    return labels % len(COLOURS)
+def _colours(labels: NDArray[np.integer[Any]], classes: bool) -> NDArray[np.integer[Any]]:
+    """Give which colour each label has, of those of objects or of classes."""
+    return (labels - 1) % len(CLASS_COLOURS) if classes else labels % len(COLOURS)
 
 
-def _layer(labels: NDArray[np.integer[Any]], *, alone: bool) -> bytes:
+def _rgb(labels: NDArray[np.integer[Any]], classes: bool) -> NDArray[np.uint8]:
+    found: NDArray[np.uint8] = (CLASS_COLOURS if classes else COLOURS)[_colours(labels, classes)]
+    return found
+
+
+def _layer(labels: NDArray[np.integer[Any]], classes: bool, *, alone: bool) -> bytes:
     """Draw outlines, or what they enclose where that is hardly more, as PNG."""
     drawn = np.zeros((*labels.shape, 4), dtype=np.uint8)
     inside, outlines = labels > 0, find_boundaries(labels, mode="inner")
     if alone:
-        drawn[inside, :3], drawn[inside, 3] = COLOURS[_colours(labels[inside])] // 2, 255
+        drawn[inside, :3], drawn[inside, 3] = _rgb(labels[inside], classes) // 2, 255
     elif np.count_nonzero(outlines) > FILLED * np.count_nonzero(inside):
-        drawn[inside, :3], drawn[inside, 3] = COLOURS[_colours(labels[inside])], ALPHA
+        drawn[inside, :3], drawn[inside, 3] = _rgb(labels[inside], classes), ALPHA
         return bytes(imagecodecs.png_encode(drawn, level=9))
     elif 4 * np.count_nonzero(outlines) < FILLED * np.count_nonzero(inside):
         # Large objects bear a line that is seen from afar.
         outlines = find_boundaries(labels, mode="thick")
         named = ndimage.maximum_filter(labels, 3)
-        drawn[outlines, :3], drawn[outlines, 3] = COLOURS[_colours(named[outlines])], 255
+        drawn[outlines, :3], drawn[outlines, 3] = _rgb(named[outlines], classes), 255
         return bytes(imagecodecs.png_encode(drawn, level=9))
-    drawn[outlines, :3], drawn[outlines, 3] = COLOURS[_colours(labels[outlines])], 255
+    drawn[outlines, :3], drawn[outlines, 3] = _rgb(labels[outlines], classes), 255
     return bytes(imagecodecs.png_encode(drawn, level=9))
 
 
-def _traced(labels: NDArray[np.integer[Any]]) -> dict[int, str] | None:
+def _traced(labels: NDArray[np.integer[Any]], classes: bool) -> dict[int, str] | None:
     """Give outlines along the edges of pixels as paths, by the number of their colour; None if they are too many."""
     numbers, packed = np.unique(labels, return_inverse=True)
     packed = packed.reshape(labels.shape).astype(np.int32) + (0 if numbers[0] == 0 else 1)
@@ -164,7 +172,7 @@ def _traced(labels: NDArray[np.integer[Any]]) -> dict[int, str] | None:
                     steps.append(f"h{to_x - x}" if to_y == y else f"v{to_y - y}")
                     x, y = to_x, to_y
                 steps.append("z")
-        colour = int(_colours(np.array(named[at - 1])))
+        colour = int(_colours(np.array(named[at - 1]), classes))
         paths[colour] = paths.get(colour, "") + "".join(steps)
     return paths if sum(map(len, paths.values())) <= MOST_PATH else None
 
@@ -207,14 +215,17 @@ def draw_picture(
         grey = painted.ndim == 2 and exact and painted.size <= 2**17
         image = (_uri("png", imagecodecs.png_encode(painted, level=9)) if grey
                  else _uri("jpeg", imagecodecs.jpeg8_encode(painted, level=QUALITY)))  # fmt: skip
-    traced = _traced(found) if exact and painted is not None and found.any() else None
+    traced = _traced(found, labels.classes) if exact and painted is not None and found.any() else None
     if traced is not None:
-        lines = [Markup('<path class="c{}" d="{}"/>').format(colour, path) for colour, path in sorted(traced.items())]
+        lines = [
+            Markup('<path class="{}{}" d="{}"/>').format("k" if labels.classes else "c", colour, path)
+            for colour, path in sorted(traced.items())
+        ]
         layer = Markup('<g class="lines" transform="scale(1 {})">{}</g>').format(
             f"{height / view.height:.6g}", Markup("").join(lines)
         )
     else:
-        uri = _uri("png", _layer(found, alone=painted is None))
+        uri = _uri("png", _layer(found, labels.classes, alone=painted is None))
         layer = Markup('<image width="{}" height="{}" preserveAspectRatio="none" href="{}"/>').format(
             width, height, uri
         )
@@ -258,5 +269,5 @@ def draw_thumbnail(
     drawn = np.repeat(base[..., None], 3, axis=2) if base.ndim == 2 else base.copy()
     found = labels.at(view)
     outlines = find_boundaries(found, mode="inner")
-    drawn[outlines] = COLOURS[_colours(found[outlines])]
+    drawn[outlines] = _rgb(found[outlines], labels.classes)
     return Thumbnail(view, _uri("jpeg", imagecodecs.jpeg8_encode(drawn, level=QUALITY)), caption)

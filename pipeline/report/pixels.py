@@ -93,9 +93,12 @@ class LabelPixels:
         The levels, the finest first.
     plan : RunPlan
         The result's.
+    classes : bool
+        Whether these are classes, which have colours of their own.
     """
 
-    def __init__(self, arrays: list[zarr.Array[Any]], plan: RunPlan) -> None:
+    def __init__(self, arrays: list[zarr.Array[Any]], plan: RunPlan, *, classes: bool = False) -> None:
+        self.classes = classes
         axes = plan.source.axes.replace("C", "")
         self.levels = [_of_array(array, axes, "TZYX") for array in arrays]
         self.scale = plan.footprint.scale

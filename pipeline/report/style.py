@@ -1,14 +1,20 @@
 """The style sheet of the page: light, dark and paper, phone and desktop. Nothing is loaded, and no script runs."""
 
+from pipeline.look import CLASS_COLORS, OBJECT_COLOURS, THEME
+
 __all__ = ["STYLE"]
 
-STYLE = """
-:root{color-scheme:light dark;--ground:#f6f7f9;--card:#fff;--ink:#1a2029;--soft:#5a6472;--rule:#dde1e7;--bar:#8aa0b8;
---here:#c2410c;--mark:#1d4ed8;--shade:#dbe6f5;--good:#12703f;--bad:#b42318;--care:#8a5a00;
---q0:#e6eef6;--q1:#cbdcec;--q2:#abc6e0;--q3:#86abcf;--q4:#628fbb;--q5:#4473a4;--q6:#2b5888;--q7:#163d66}
-@media(prefers-color-scheme:dark){:root{--ground:#12161c;--card:#1b212a;--ink:#e8ecf1;--soft:#a0abb9;--rule:#323b48;
---bar:#71879f;--here:#fb923c;--mark:#7aa7ff;--shade:#22324a;--good:#5fd394;--bad:#ff8a80;--care:#f0c060;
---q0:#1f2c3b;--q1:#26405a;--q2:#2f5578;--q3:#3d6b94;--q4:#5284b0;--q5:#709ec8;--q6:#97bbdf;--q7:#c5dcf3}}
+_LINES = "".join(
+    f".{kind}{at}{{stroke:#{red:02x}{green:02x}{blue:02x}}}"
+    for kind, colours in (("c", OBJECT_COLOURS), ("k", CLASS_COLORS))
+    for at, (red, green, blue) in enumerate(colours)
+)
+"""Outlines of objects, and of classes."""
+
+STYLE = (
+    THEME
+    + _LINES
+    + """
 *{box-sizing:border-box}
 body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif}
 main{max-width:72rem;margin:0 auto;padding:1rem}
@@ -27,7 +33,6 @@ figure{margin:0 0 .8rem}figcaption{margin-top:.3rem}
 .picture{display:block;width:100%;height:auto;max-height:80vh;background:#000;border-radius:.3rem}
 .exact{image-rendering:pixelated}
 .lines path{fill:none;stroke-width:1.4;vector-effect:non-scaling-stroke}
-.c0{stroke:#e69f00}.c1{stroke:#56b4e9}.c2{stroke:#009e73}.c3{stroke:#f0e442}.c4{stroke:#d55e00}.c5{stroke:#cc79a7}
 .frame{fill:none;stroke:#fff;stroke-width:1.5;vector-effect:non-scaling-stroke;stroke-dasharray:5 3}
 .scale{stroke:#fff;stroke-width:4;vector-effect:non-scaling-stroke}
 #outlines:not(:checked)~* .over{visibility:hidden}
@@ -51,3 +56,4 @@ font-size:.8rem}
 code{font-size:.9em;overflow-wrap:anywhere}footer{color:var(--soft);font-size:.85rem;margin:1rem 0}
 @media print{section{break-inside:avoid}details:not([open]){display:none}}
 """
+)

@@ -12,7 +12,19 @@ if TYPE_CHECKING:
 
     from pipeline.planning import RunPlan
 
-__all__ = ["Measure", "across", "duration", "extent", "nice_step", "number", "plural", "share", "short", "size_measure"]
+__all__ = [
+    "Measure",
+    "across",
+    "duration",
+    "extent",
+    "nice_step",
+    "number",
+    "plural",
+    "share",
+    "short",
+    "size_measure",
+    "unit_sign",
+]
 
 _LENGTHS = ("nanometer", "micrometer", "millimeter", "meter")
 """Units that sizes are told in, the smallest first."""
@@ -69,6 +81,11 @@ def duration(seconds: float) -> str:
     return f"{hours:,} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
+def unit_sign(unit: str) -> str:
+    """Give the sign of a unit that OME-Zarr names."""
+    return _SIGNS.get(unit, unit)
+
+
 class Measure:
     """A unit that fits some quantity.
 
@@ -90,7 +107,7 @@ class Measure:
                 if other == _LENGTHS[0] or value * factor >= 0.1:
                     self.factor, chosen = factor, other
         pixels = "pixels" if power < 3 else "voxels"
-        self.sign = pixels if chosen is None else _SIGNS.get(chosen, chosen) + _POWERS[power]
+        self.sign = pixels if chosen is None else unit_sign(chosen) + _POWERS[power]
 
     def __call__(self, value: float) -> str:
         """Give a value with its unit."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pipeline.planning import RunPlan
     from pipeline.remote.paths import AnyPath
 
-__all__ = ["drop_report", "drop_reports", "report_beside", "report_path", "reports_of", "write_report"]
+__all__ = ["drop_report", "drop_reports", "plan_of", "report_beside", "report_path", "reports_of", "write_report"]
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def write_report(result: AnyPath, path: Path | None = None) -> Path:
     opened = open_result(result)
     if isinstance(opened, PlateResult):
         raise StoreError(f"{result}: this is a plate; take the result of a field, such as {opened.fields[0].path}")
-    text = draw_page(opened, _plan_of(result, opened.provenance))
+    text = draw_page(opened, plan_of(result, opened.provenance))
     # Always the same, so that nothing is left of a process that was killed here, once the report is made again.
     beside = path.with_name(f".{path.name}.tmp")
     try:
@@ -102,8 +102,14 @@ def write_report(result: AnyPath, path: Path | None = None) -> Path:
     return path
 
 
-def _plan_of(result: AnyPath, provenance: dict[str, object]) -> RunPlan:
-    """Give the plan of a result, for the place where it lies now."""
+def plan_of(result: AnyPath, provenance: dict[str, object]) -> RunPlan:
+    """Give the plan of a result, for the place where it lies now.
+
+    Raises
+    ------
+    PlanError
+        If it is of another version of seamfree.
+    """
     from pipeline.planning import RunPlan
 
     held = provenance.get("plan")

@@ -25,7 +25,17 @@ if TYPE_CHECKING:
     from pipeline.remote.paths import AnyPath
     from pipeline.stores.metadata import Version
 
-__all__ = ["TABLE", "Field", "open_table", "read_table", "write_table", "write_table_group"]
+__all__ = [
+    "TABLE",
+    "Field",
+    "find_row",
+    "first_rows",
+    "first_values",
+    "open_table",
+    "read_table",
+    "write_table",
+    "write_table_group",
+]
 
 TABLE = "tables/instances"
 """Group of the table of objects, below the result's folder."""
@@ -211,3 +221,73 @@ def read_table(result: AnyPath, columns: Sequence[str] | None = None) -> pa.Tabl
             if name not in known:
                 raise StoreError(f"{result}: the table has no column {name!r}; it has {', '.join(known)}")
         return file.read(None if columns is None else list(columns))
+
+
+def find_row(result: Path, label: int) -> dict[str, Any] | None:
+    """Read the row of one object; only the part of the file in which it lies.
+
+    Returns
+    -------
+    dict of str to Any, or None
+        Values by the names of columns; None where there is no such object.
+
+    Raises
+    ------
+    StoreError
+        If there is no table, or it cannot be read.
+    """
+    import pyarrow.compute as pc
+
+    with open_table(result) as file:
+        at = file.schema_arrow.names.index("label")
+        for number in range(file.metadata.num_row_groups):
+            bounds = file.metadata.row_group(number).column(at).statistics
+            if bounds is not None and bounds.has_min_max and not bounds.min <= label <= bounds.max:
+                continue
+            rows = file.read_row_group(number)
+            found = rows.filter(pc.equal(rows["label"], label)).to_pylist()
+            if found:
+                return dict(found[0])
+    return None
+
+
+def first_rows(result: Path, column: str, count: int, *, largest: bool) -> list[dict[str, Any]]:
+    """Read labels and values of a column of the objects in which it is largest, or smallest.
+
+    Parameters
+    ----------
+    result : Path
+        The result's folder.
+    column : str
+        Name of a column.
+    count : int
+        How many, at most.
+    largest : bool
+        Or else the smallest.
+
+    Raises
+    ------
+    StoreError
+        If there is no table, it cannot be read, or it has no such column.
+    """
+    import pyarrow.compute as pc
+
+    table = read_table(result, list(dict.fromkeys(["label", column])))
+    order = pc.select_k_unstable(
+        table, count, [(column, "descending" if largest else "ascending"), ("label", "ascending")][: table.num_columns]
+    )
+    return [dict(row) for row in table.take(order).to_pylist()]
+
+
+def first_values(result: Path, column: str) -> NDArray[Any]:
+    """Read a column of the objects that come first in the table, some thousands; none where there are no objects.
+
+    Raises
+    ------
+    StoreError
+        If there is no table, or it cannot be read.
+    """
+    with open_table(result) as file:
+        if file.metadata.num_row_groups == 0:
+            return np.zeros(0)
+        return np.asarray(file.read_row_group(0, columns=[column])[column])

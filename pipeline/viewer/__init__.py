@@ -1,0 +1,1 @@
+"""Looking at a finished result: a page in the browser that reads what is seen of it, or napari."""
