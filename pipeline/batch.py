@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pipeline.planning import Intent, RunPlan
     from pipeline.site import Site
 
-__all__ = ["SUMMARY", "attempt", "failed", "open_batch", "segment", "skipped", "write_summary"]
+__all__ = ["SUMMARY", "attempt", "check_batch", "failed", "open_batch", "segment", "skipped", "write_summary"]
 
 SUMMARY = "run-summary.json"
 
@@ -95,6 +95,31 @@ def skipped(image: InputImage, plan: RunPlan, reason: str) -> ImageReport:
     return ImageReport(image.name, plan.source.path, "skipped", plan.output, reason)
 
 
+def check_batch(config: RunConfig, inputs: Sequence[str]) -> tuple[list[InputImage], Site]:
+    """Check what can be checked without anything being made.
+
+    Parameters
+    ----------
+    config, inputs
+        As for `open_batch`.
+
+    Returns
+    -------
+    tuple
+        The images and the site.
+
+    Raises
+    ------
+    ConfigError, ModelError
+        As `open_batch`, but for the output.
+    """
+    images = discover(inputs)
+    check_settings(config)
+    site = choose_site(config)
+    check_scheduler(site.cluster.scheduler)
+    return images, site
+
+
 @contextmanager
 def open_batch(
     config: RunConfig, inputs: Sequence[str], output: Path, *, fresh: bool = False
@@ -123,10 +148,7 @@ def open_batch(
         If there are no images, two would share a result, the output cannot be used, there is no such model, or no
         scheduler answers.
     """
-    images = discover(inputs)
-    check_settings(config)
-    site = choose_site(config)
-    check_scheduler(site.cluster.scheduler)
+    images, site = check_batch(config, inputs)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -284,7 +284,7 @@ class Cluster(Place):
 
 
 class Recorded(Place):
-    """With Prefect, on its own embedded server."""
+    """With Prefect, on a server of its own."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
