@@ -147,6 +147,6 @@ def recording_server() -> Server:
         told.seek(0)
         lines = told.read().decode(errors="replace").split("\n")
         last = next((line.strip() for line in reversed(lines) if line.strip()), "it says nothing")
-        return f"its last words: {last[-300:]}"
+        return f"its last words: {last[-300:]}; --direct does without"
 
     return Server(start, free_port(), why)
