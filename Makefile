@@ -23,11 +23,16 @@ venv: .venv/installed
 demo: venv
 	$(BIN)/python tests/demo.py --data "$(DATA)" --output demo
 
+# Many tests wait for processes most of their time, and others meanwhile work. The tests of a file share what they set
+# up, and stay together.
+JOBS ?= 2
+PYTEST := $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+
 test: venv
-	$(BIN)/pytest
+	$(PYTEST)
 
 quick: venv
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: venv
 	$(BIN)/ruff check pipeline flows tests

@@ -24,9 +24,6 @@ _DEFAULTS = {
     # The terminal shows seamfree's own progress; the server keeps the logs of flows and of the pipeline.
     "PREFECT_LOGGING_EXTRA_LOGGERS": "pipeline",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-    # A first start makes its database.
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_CLI_PROMPT": "false",
 }
 
@@ -45,8 +42,7 @@ def named(error: Exception) -> Exception:
     from httpx import HTTPError
     from prefect.exceptions import PrefectException
 
-    # That its own server does not start, Prefect says with a plain error.
-    if isinstance(error, HTTPError | PrefectException) or "Prefect API server" in str(error):
+    if isinstance(error, HTTPError | PrefectException):
         kind = f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
         return ClusterError(
             f"Prefect's server cannot be reached ({kind}); what is done is kept: run again, or use --direct"

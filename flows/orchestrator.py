@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from flows.environment import can_be_recorded, named, prepare_environment
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import State
 
+    from flows.server import Server
     from pipeline.acquisitions.rules import WatchRules
     from pipeline.config import RunConfig
     from pipeline.run import ImageReport
@@ -24,8 +27,9 @@ __all__ = ["segment_with_prefect", "submit_with_prefect", "watch_with_prefect"]
 def segment_with_prefect(inputs: list[str], output: str, config: RunConfig, *, fresh: bool) -> list[ImageReport]:
     """Segment images through the flow `segment_folder`.
 
-    On the server that ``PREFECT_API_URL`` names, else on one of Prefect's own that lives as long as the run, listens
-    on the loopback interface, and keeps its records in Prefect's home.
+    On the server that Prefect's settings name (``PREFECT_API_URL``), else on one that lives as long as this process,
+    listens on the loopback interface, and keeps its records in Prefect's home. What is wrong with the arguments is
+    found before it starts.
 
     Parameters
     ----------
@@ -38,17 +42,27 @@ def segment_with_prefect(inputs: list[str], output: str, config: RunConfig, *, f
 
     Raises
     ------
-    ConfigError
-        If a path cannot be recorded.
+    ConfigError, ModelError
+        If a path cannot be recorded, or as `pipeline.batch.check_batch`.
     ClusterError
-        If Prefect's server cannot be reached.
+        If Prefect's server does not start or cannot be reached.
     """
     for path in (*inputs, output):
         if not can_be_recorded(path):
             raise ConfigError(f"{path}: a name that is not UTF-8 cannot be recorded; rename it, or use --direct")
+    from pipeline.batch import check_batch
+
+    check_batch(config, inputs)
     prepare_environment()
+    server = _server_of_its_own()
     from flows.segment import segment_folder
 
+    if server is not None:
+        server.wait()
+        os.environ["PREFECT_API_URL"] = server.url
+        from prefect.context import refresh_global_settings_context
+
+        refresh_global_settings_context()
     try:
         # Outside of an event loop it is no coroutine.
         state: State[Any] = segment_folder(  # type: ignore[assignment]
@@ -63,6 +77,22 @@ def segment_with_prefect(inputs: list[str], output: str, config: RunConfig, *, f
         raise told from (found.__cause__ if told is found else found)
     reports: list[ImageReport] = found
     return reports
+
+
+def _server_of_its_own() -> Server | None:
+    """Start a server, unless Prefect's settings name one; it ends after all that Prefect has to tell it at the end."""
+    from flows.server import recording_server
+
+    # Those that end at the end of the process do it in the order opposite to this: Prefect's threads before the server.
+    ends = ExitStack()
+    atexit.register(ends.close)
+    from prefect.settings import get_current_settings
+
+    if get_current_settings().api.url is not None:
+        return None
+    server = recording_server()
+    ends.callback(server.end)
+    return server
 
 
 def watch_with_prefect(

@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -19,15 +18,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from flows.environment import WATCHER, prepare_environment
+from flows.server import Server, free_port
 from flows.waking import wake
 from pipeline.acquisitions.place import SERVED, SERVER, ledger_of, place_of, watch_hold
 from pipeline.engine.cluster import client_environment
 from pipeline.engine.parent import dies_with_parent
-from pipeline.errors import ClusterError, ConfigError
+from pipeline.errors import ConfigError
 from pipeline.site import join_cluster
 from pipeline.stores.hold import hold, is_held
 
@@ -43,9 +42,6 @@ log = logging.getLogger(__name__)
 
 _LOST = timedelta(seconds=30)
 """A scan that has been about to start for so long, and is not at work, has lost its process."""
-
-_START = 120.0
-"""Seconds that a server may take to answer; a first start makes its database."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,46 +124,25 @@ def _server(place: Path) -> Iterator[str]:
         yield url
         return
     prepare_environment()
-    port = _free_port(place)
-    url = f"http://127.0.0.1:{port}/api"
-    ended = threading.Event()
-    process = _start_server(place, port)
-
-    def keep() -> None:
-        nonlocal process
-        while not ended.wait(1):
-            if process.poll() is not None:
-                log.warning("Prefect's server has ended (%s) and is started again", process.returncode)
-                process = _start_server(place, port)
-
+    server = Server(partial(_start_server, place), _port(place), lambda: f"see {place / 'server.log'}")
     try:
-        _wait_for(url, process, place)
-        (place / SERVER).write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
-        threading.Thread(target=keep, name="server", daemon=True).start()
-        yield url
+        server.wait()
+        (place / SERVER).write_text(json.dumps({"url": server.url, "pid": os.getpid()}), encoding="utf-8")
+        yield server.url
     finally:
-        ended.set()
-        process.terminate()
+        server.end()
         (place / SERVER).unlink(missing_ok=True)
 
 
-def _free_port(place: Path) -> int:
+def _port(place: Path) -> int:
     """Give the port of the watcher before, so that bookmarks and runs that wait for the server find it, or another."""
     try:
         wanted = int(json.loads((place / "port.json").read_text()))
     except (OSError, ValueError, TypeError):
         wanted = 0
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            found = int(probe.getsockname()[1])
-        (place / "port.json").write_text(str(found), encoding="utf-8")
-        return found
-    raise ClusterError("no port of the loopback interface is free")
+    found = free_port(wanted)
+    (place / "port.json").write_text(str(found), encoding="utf-8")
+    return found
 
 
 def _start_server(place: Path, port: int) -> subprocess.Popen[bytes]:
@@ -192,22 +167,6 @@ def _start_server(place: Path, port: int) -> subprocess.Popen[bytes]:
             command, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             preexec_fn=dies_with_parent,
         )  # fmt: skip
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes], place: Path) -> None:
-    import httpx
-
-    deadline = monotonic() + _START
-    pause = threading.Event()
-    while True:
-        try:
-            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        if process.poll() is not None or monotonic() > deadline:
-            raise ClusterError(f"Prefect's server does not start; see {place / 'server.log'}")
-        pause.wait(0.2)
 
 
 class _Loop(asyncio.SelectorEventLoop):

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pipeline.planning import Intent, RunPlan
     from pipeline.site import Site
 
-__all__ = ["attempt", "failed", "open_batch", "segment", "skipped"]
+__all__ = ["attempt", "check_batch", "failed", "open_batch", "segment", "skipped"]
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +93,31 @@ def skipped(image: InputImage, plan: RunPlan, reason: str) -> ImageReport:
     return ImageReport(image.name, plan.source.path, "skipped", plan.destination or plan.output, reason)
 
 
+def check_batch(config: RunConfig, inputs: Sequence[str]) -> tuple[list[InputImage], Site | None]:
+    """Check what can be checked without anything being made.
+
+    Parameters
+    ----------
+    config, inputs
+        As for `open_batch`.
+
+    Returns
+    -------
+    tuple
+        The images, and the site, None where jobs are done by a cluster that has to be asked.
+
+    Raises
+    ------
+    ConfigError, ModelError
+        As `open_batch`, but for the output.
+    """
+    images = discover(inputs)
+    check_settings(config)
+    here = None if is_elsewhere(config) else choose_site(config)
+    check_scheduler(config.execution.scheduler)
+    return images, here
+
+
 @contextmanager
 def open_batch(
     config: RunConfig, inputs: Sequence[str], output: str | Path, *, fresh: bool = False
@@ -124,10 +149,8 @@ def open_batch(
         If the workers of a cluster cannot do the work.
     """
     folder = local_folder(output, config)
-    images = destined(discover(inputs), output)
-    check_settings(config)
-    here = None if is_elsewhere(config) else choose_site(config)
-    check_scheduler(config.execution.scheduler)
+    images, here = check_batch(config, inputs)
+    images = destined(images, output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

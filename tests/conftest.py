@@ -1,4 +1,7 @@
-"""Makes the tests' own modules importable by name in worker processes, which get this process's path."""
+"""Makes the tests' own modules importable by name in worker processes, which get this process's path.
+
+Where tests run in several processes side by side, each has its share of the machine, and the slow ones come first.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,20 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 # At the end: seamfree itself is the installed one.
 sys.path.append(str(Path(__file__).parents[1]))
 
 # What was measured on this machine decides nothing in tests, nor do they leave anything there.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="seamfree-cache-")
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    share = max(1, len(os.sched_getaffinity(0)) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+    os.environ.setdefault("OMP_NUM_THREADS", str(share))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files in which something is slow: the last one of them would keep one process busy alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

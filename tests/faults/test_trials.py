@@ -42,5 +42,5 @@ def test_nothing_shows_that_processes_were_killed(
 def test_enough_was_killed(outcomes: list[Outcome]) -> None:
     print(tabulate(outcomes))
     assert {outcome.kind for outcome in outcomes} == set(KINDS)
-    # A run may be over before the moment that was drawn.
-    assert sum(outcome.kills for outcome in outcomes) >= TRIALS - 5
+    # A process may end between the look at it and its death.
+    assert sum(outcome.kills for outcome in outcomes) >= TRIALS - 2

@@ -56,6 +56,8 @@ MORE = {
 
 AHEAD = 2
 MOST_RUNS = 8
+STARTING = 0.4
+"""The share of an undisturbed run in which nothing is done yet."""
 
 
 @dataclass
@@ -110,7 +112,7 @@ def run_trial(job: Job, kind: str, number: int, seed: int, folder: Path) -> Outc
             point, victim = ("", "self") if again else _draw_point(draw, job, who, when, outcome.runs)
             run = Run(job.arguments(out, *place.way()), notes, point, victim, place.environment)
             if not again and not point:
-                _kill_at_any_moment(run, who, place, draw.uniform(0.1, 1.0) * job.seconds * place.pace)
+                _kill_at_any_moment(run, who, place, job, draw.uniform(-STARTING, 0.95))
             code = run.wait()
             killed = _count_kills(notes, place)
             expected = killed > outcome.kills
@@ -187,7 +189,6 @@ class Place:
 
     def __init__(self) -> None:
         self.kills = 0
-        self.pace = 1.0
         self.environment: dict[str, str] = {}
 
     def way(self) -> tuple[str, ...]:
@@ -263,12 +264,10 @@ class Cluster(Place):
 
 
 class Recorded(Place):
-    """With Prefect, on its own embedded server."""
+    """With Prefect, on a server of its own."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        # To start the server takes as long as the job.
-        self.pace = 2.0
         self.environment = {"PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 
     def way(self) -> tuple[str, ...]:
@@ -313,11 +312,19 @@ def _place(who: str, folder: Path) -> Iterator[Place]:
         yield Recorded(folder) if who.startswith("prefect") else Place()
 
 
-def _kill_at_any_moment(run: Run, who: str, place: Place, moment: float) -> None:
-    """Kill one of those in question, a while after the start."""
+def _kill_at_any_moment(run: Run, who: str, place: Place, job: Job, moment: float) -> None:
+    """Kill one of those in question when the run has come so far.
+
+    By the share of points that were reached, which comes whatever else the machine has to do; below zero while the run
+    is still starting, a while after its first moment, or at the first point if that comes before.
+    """
+    whole = sum(job.points.values())
     while run.process.poll() is None:
-        if time.monotonic() - run.began >= moment and (victims := place.victims(run, who)):
-            kill(victims[int(moment * 1000) % len(victims)])
+        far = sum(reached(run.notes, point) for point in job.points) / whole
+        lived = (time.monotonic() - run.began) / job.seconds
+        due = far >= moment if moment > 0 else far > 0 or lived >= STARTING + moment
+        if due and (victims := place.victims(run, who)):
+            kill(victims[int(abs(moment) * 1000) % len(victims)])
             place.kills += 1
             return
         time.sleep(0.005)
