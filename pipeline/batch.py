@@ -158,7 +158,9 @@ def open_batch(
     with hold_plates(images, folder, config, fresh=fresh) as held:
         paths = [Path(image.path) for image in held if not is_url(image.path)]
         with join_site(config, folder, paths, here) as (site, address):
-            survey_room(images, lambda image: prepare(config, image, folder, site.intent, survey=True), folder, fresh=fresh)
+            survey_room(
+                images, lambda image: prepare(config, image, folder, site.intent, survey=True), folder, fresh=fresh
+            )
             yield held, site, address
 
 

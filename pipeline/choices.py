@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from pipeline.models.facts import ModelFacts
     from pipeline.models.rescaling import Ratio
 
-__all__ = ["choose_channels", "choose_classes", "choose_precision", "choose_rescaling", "choose_skipping", "count_channels"]
+__all__ = [
+    "choose_channels", "choose_classes", "choose_precision", "choose_rescaling", "choose_skipping", "count_channels",
+]  # fmt: skip
 
 _LISTED = 16
 """Channels that a message lists at most."""

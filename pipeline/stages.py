@@ -66,8 +66,8 @@ def stage_names(plan: RunPlan) -> tuple[str, ...]:
         objects += ("measure",) if plan.table else ()
     skip = ("skipped",) if plan.skip_below is not None else ()
     audit = ("audit",) if plan.audit_windows else ()
-    sending = ("send",) if plan.destination is not None else ()
-    return ("create", "read", "statistics", "check", "segment", *skip, *objects, "pyramids", *audit, "publish", *sending)
+    end = ("publish",) if plan.destination is None else ("publish", "send")
+    return ("create", "read", "statistics", "check", "segment", *skip, *objects, "pyramids", *audit, *end)
 
 
 def discard(plan: RunPlan) -> None:

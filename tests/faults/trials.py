@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from tests.faults.jobs import WORKERS, Job
-from tests.faults.run import POINTS, Run, attempts, contents, injected, kill
+from tests.faults.run import POINTS, Run, attempts, contents, injected, kill, reached
 
 __all__ = ["KINDS", "MORE", "Outcome", "draw_kinds", "job_of", "run_trial", "tabulate"]
 
