@@ -39,6 +39,8 @@ bench: venv
 	$(BIN)/python tests/benchmarks/memory.py
 	$(BIN)/python tests/benchmarks/labels.py
 	$(BIN)/python tests/benchmarks/sliding.py
+	$(BIN)/python tests/benchmarks/startup.py
+	$(BIN)/python tests/benchmarks/scaling.py
 
 # Kills the driver, workers and servers, and runs again until done: `make faults TRIALS=25 SEED=7`. Some minutes for 25.
 TRIALS ?= 300
