@@ -45,6 +45,8 @@ bench: venv
 	$(BIN)/python tests/benchmarks/labels.py
 	$(BIN)/python tests/benchmarks/sliding.py
 	$(BIN)/python tests/benchmarks/viewer.py
+	$(BIN)/python tests/benchmarks/startup.py
+	$(BIN)/python tests/benchmarks/scaling.py
 
 # Very many tiles, and very many images: what each costs, and whether memory grows. A quarter of an hour.
 load: venv

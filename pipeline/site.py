@@ -165,7 +165,8 @@ def join_site(
         If workers cannot do the work: they lack seamfree or have another version, or do not see the files.
     """
     spec = _elsewhere(config)
-    if spec is None and site is None and (shared := shared_address()) is not None:
+    undecided = spec is None and site is None and config.execution.scheduler is None
+    if undecided and (shared := shared_address()) is not None:
         check_scheduler(shared)
         spec = ClusterSpec(None, scheduler=shared)
     if spec is None:
@@ -173,11 +174,11 @@ def join_site(
         with open_cluster(site.cluster) as address:
             yield site, address
         return
-    from pipeline.models.library import bundled_models
     from pipeline.survey import survey_workers
 
     check_scheduler(spec.scheduler)
-    models = [] if config.model in bundled_models() or config.instances.method == "overlap" else [Path(config.model)]
+    # A bundled one is part of seamfree.
+    models = [path] if (path := Path(config.model)).exists() else []
     with open_cluster(spec) as address:
         intent = survey_workers(
             address, config.device, graph=_is_graph(config), patience=config.execution.patience,

@@ -8,7 +8,7 @@ finds the same of them, whatever its size.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,19 +42,19 @@ def find_background(
         Of the core's pixels, ZYX.
     """
     axes = list(zip(core, footprint.step, footprint.stride, footprint.context, strict=True))[1:]
-    bright = (~(raw < below)).any(axis=0)
+    bright: NDArray[np.bool_] = np.any(~(raw < below), axis=0)
     if not bright.any():
         return np.ones(core[1:], dtype=bool)
     # How many bright pixels there are in each block with its context: sums along one axis after the other.
-    counts: NDArray[np.integer] = bright.astype(np.int32)
+    counts: NDArray[Any] = bright.astype(np.int32)
     for axis, (edge, step, stride, context) in enumerate(axes):
+        before: tuple[Any, ...] = (slice(None),) * axis
         starts = np.arange(edge // step) * stride
         shape = list(counts.shape)
         shape[axis] += 1
-        sums = np.zeros(shape, dtype=np.int32)
-        np.cumsum(counts, axis=axis, out=sums[(slice(None),) * axis + (slice(1, None),)])
-        stops = starts + stride + 2 * context
-        counts = np.subtract(sums.take(stops, axis=axis), sums.take(starts, axis=axis))
+        sums: NDArray[Any] = np.zeros(shape, dtype=np.int32)
+        np.cumsum(counts, axis=axis, out=sums[(*before, slice(1, None))])
+        counts = sums[(*before, starts + stride + 2 * context)] - sums[(*before, starts)]
     found: NDArray[np.bool_] = counts == 0
     for axis, (_, step, _, _) in enumerate(axes):
         found = found.repeat(step, axis=axis)

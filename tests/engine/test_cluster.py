@@ -67,8 +67,8 @@ def test_workers_that_never_start_are_told_in_a_line(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_worker_that_takes_more_memory_than_its_share_is_ended_and_the_job_is_named() -> None:
-    spec = ClusterSpec(1, preload=SPEC.preload, memory=3 * 2**29)
+    spec = ClusterSpec(1, preload=SPEC.preload, memory=2**30)
     with open_cluster(spec) as address, connect(address) as executor:
         with pytest.raises(WorkersKilledError, match=r"segment, tile 2: 3 workers died of it, .* memory is too short"):
-            list(executor.map("segment", jobs.take_memory, 2**31, range(4)))
+            list(executor.map("segment", jobs.take_memory, 2**30, range(4)))
         assert len(list(executor.map("segment", jobs.double, 2, range(4)))) == 4
