@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def listed(image: Path, version: str) -> list[str]:
     """Give the labels that a reader finds."""
     try:
-        attributes = zarr.open_group(image / "labels", mode="r").attrs.asdict()
+        attributes: Any = zarr.open_group(image / "labels", mode="r").attrs.asdict()
     except FileNotFoundError:
         return []
     holder = attributes.get("ome", {}) if version == "0.5" else attributes
