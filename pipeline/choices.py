@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from math import prod
+from typing import TYPE_CHECKING, Literal
 
 from pipeline.errors import ConfigError, PlanError
 from pipeline.measure.units import in_one_unit
@@ -15,11 +16,17 @@ if TYPE_CHECKING:
     from pipeline.models.architecture import Precision
     from pipeline.models.card import ModelCard
     from pipeline.models.facts import ModelFacts
-    from pipeline.models.rescaling import Ratio
+    from pipeline.models.rescaling import Ratio, Rescaling
 
 __all__ = [
-    "choose_channels", "choose_classes", "choose_precision", "choose_rescaling", "choose_skipping", "count_channels",
-]  # fmt: skip
+    "choose_channels",
+    "choose_classes",
+    "choose_precision",
+    "choose_rescaling",
+    "choose_sizes",
+    "choose_skipping",
+    "count_channels",
+]
 
 _LISTED = 16
 """Channels that a message lists at most."""
@@ -176,3 +183,19 @@ def choose_rescaling(config: RunConfig, info: ImageInfo, facts: ModelFacts) -> t
         f"{info.path}: its pixels are {told} times as large as those that the model {card.name!r} was trained at; "
         "--rescale auto runs the network at that size"
     )
+
+
+def choose_sizes(
+    config: RunConfig, card: ModelCard | DetectorCard, rescaling: Rescaling | None
+) -> tuple[Literal["components", "watershed", "overlap", "none"], int, float]:
+    """Choose how objects are told apart, from which size on they count, and how deep a neck parts them.
+
+    Sizes are in pixels of the image; those that the card recommends are in pixels of the network.
+    """
+    wanted, advice = config.instances, card.instances
+    finer = [image / network for network, image in rescaling.ratios] if rescaling is not None else []
+    # What is asked for as components is every component.
+    recommended = 0 if wanted.method == "components" else round(advice.minimum_size * prod(finer))
+    minimum_size = wanted.minimum_size if wanted.minimum_size is not None else recommended
+    depth = wanted.depth if wanted.depth is not None else advice.depth * min(finer, default=1)
+    return wanted.method or advice.method, minimum_size, depth

@@ -89,4 +89,6 @@ def versions_of(kind: str, *, objects: bool) -> dict[str, str]:
     names = [*_NUMBERS_DEPEND_ON, *(_OBJECTS_DEPEND_ON if objects else ())]
     if kind == "tiff":
         names += _TIFF_DEPENDS_ON
+    if kind == "vendor":
+        names.append("bioio")
     return {name: version(name) for name in names}

@@ -1,10 +1,13 @@
-"""What a model is: what its author declares of it, beside what was derived from its network."""
+"""What a model is, declared and derived, and what a plate is: for `seamfree inspect`."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.images.opening import open_image
+from pipeline.images.plates import read_plate
 from pipeline.models.context import compare_declared
 from pipeline.models.facts import learn_heads
 from pipeline.models.library import find_model
@@ -13,8 +16,9 @@ from pipeline.package_check import check_package
 
 if TYPE_CHECKING:
     from pipeline.models.facts import ModelFacts
+    from pipeline.remote.paths import AnyPath
 
-__all__ = ["describe_facts", "is_model"]
+__all__ = ["describe_facts", "describe_plate", "draw_plate", "is_model"]
 
 
 def is_model(reference: str) -> bool:
@@ -78,3 +82,68 @@ def describe_facts(
             "test": "none in the package" if check is None else check.describe(),
         }
     return found
+
+
+def describe_plate(path: AnyPath) -> dict[str, Any]:
+    """Give what `seamfree inspect` shows of a plate, in plain types: its layout, and what an image of it is.
+
+    Parameters
+    ----------
+    path : Path or RemotePath
+        The plate.
+
+    Raises
+    ------
+    ImageError
+        If its metadata, or its first image, cannot be read.
+    """
+    layout = read_plate(path)
+    wells: dict[str, list[str]] = {}
+    for field in layout.fields:
+        wells.setdefault(field.well, []).append(field.name)
+    found: dict[str, Any] = {
+        "path": str(path),
+        "kind": "ome-zarr plate",
+        "rows": _names(layout.described.get("rows"), [field.row for field in layout.fields]),
+        "columns": _names(layout.described.get("columns"), [field.column for field in layout.fields]),
+        "wells": wells,
+        "acquisitions": sorted({field.acquisition for field in layout.fields if field.acquisition is not None}),
+        "unreadable": list(layout.unreadable),
+    }
+    if layout.fields:
+        source = open_image(path / layout.fields[0].path)
+        found["image"] = asdict(source.info)
+        source.close()
+    return found
+
+
+def _names(listed: object, used: list[str]) -> list[str]:
+    """Give the names of all rows or columns: as the metadata list them, and whatever else is used."""
+    told = [str(each.get("name")) for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    return list(dict.fromkeys([*told, *used]))
+
+
+def draw_plate(found: dict[str, Any]) -> list[str]:
+    """Draw the layout of a plate for a terminal: so many fields lie in each well.
+
+    Parameters
+    ----------
+    found : dict
+        As `describe_plate` gives it.
+
+    Returns
+    -------
+    list of str
+        A line for the columns, and one for each row.
+    """
+    rows, columns, wells = found["rows"], found["columns"], found["wells"]
+    side = max(map(len, rows), default=0)
+    cells = {(row, column): wells.get(f"{row}/{column}", []) for row in rows for column in columns}
+    width = max([3, *map(len, columns), *(len(str(len(fields))) for fields in cells.values())]) + 1
+    lines = [" " * side + "".join(f"{column:>{width}}" for column in columns)]
+    for row in rows:
+        shown = (
+            len(cells[row, column]) or ("?" if f"{row}/{column}" in found["unreadable"] else "·") for column in columns
+        )
+        lines.append(f"{row:<{side}}" + "".join(f"{each:>{width}}" for each in shown))
+    return lines

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from pipeline import audit_windows, sizing
-from pipeline.choices import choose_channels, choose_classes, choose_precision, choose_skipping
+from pipeline.choices import choose_channels, choose_classes, choose_precision, choose_sizes, choose_skipping
 from pipeline.config import LARGEST
 from pipeline.detect import DetectorCard, DetectorFacts, DetectorFunction
 from pipeline.errors import PlanError
@@ -384,17 +384,7 @@ def make_plan(
     region = sizing.reading_region(info.shape, info.block, image_shard)
     sizing.check_region(info.path, region, info.block, info.itemsize, budget)
     copy_image = config.output.image == "copy" or (config.output.image == "auto" and info.kind != "ome-zarr")
-    # Sizes on the card are in pixels of the network.
-    rescaling = facts.context.rescaling
-    ratios = None if rescaling is None else rescaling.ratios
-    finer = [image / network for network, image in ratios or ()]
-    method = config.instances.method or card.instances.method
-    # What is asked for as components is every component.
-    recommended = 0 if config.instances.method == "components" else round(card.instances.minimum_size * prod(finer))
-    minimum_size = config.instances.minimum_size if config.instances.minimum_size is not None else recommended
-    depth = (
-        config.instances.depth if config.instances.depth is not None else card.instances.depth * min(finer, default=1)
-    )
+    method, minimum_size, depth = choose_sizes(config, card, rescaling := facts.context.rescaling)
     return RunPlan.model_validate(
         {
             "name": image.name,
@@ -409,9 +399,9 @@ def make_plan(
             "factory": config.factory,
             "trust_model_code": config.trust_model_code,
             "network": card.design,
-            "use": config.network_use.model_copy(update={"rescale": ratios}),
+            "use": config.network_use if rescaling is None else config.network_use.at(rescaling.ratios),
             "stitching": facts.context.stitching,
-            "rescaling": facts.context.rescaling,
+            "rescaling": rescaling,
             "weights_sha256": card.weights.sha256,
             "code_sha256": facts.code_sha256 if isinstance(facts, ModelFacts) else None,
             "channels": channels,

@@ -117,9 +117,7 @@ def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent, 
             ratios, told = choose_rescaling(config, source.info, model)
             if told and not survey:
                 log.warning("%s", told)
-            facts = (
-                model if ratios is None else _learn(config, config.network_use.model_copy(update={"rescale": ratios}))
-            )
+            facts = model if ratios is None else _learn(config, config.network_use.at(ratios))
         for note in () if survey else source.notes:
             log.warning("%s", note)
         content = content_sha256(source) if config.identify == "content" and not survey else None

@@ -25,14 +25,14 @@ def inspect(
     """Say what a model or an image is."""
     from dataclasses import asdict
 
-    from pipeline.inspection import describe_facts, is_model
+    from pipeline.inspection import describe_facts, describe_plate, draw_plate, is_model
     from pipeline.models.context import draw_footprint
     from pipeline.models.facts import learn_facts
     from pipeline.models.library import bundled_models
     from pipeline.remote.paths import is_url, to_path
 
     facts: dict[str, Any]
-    known = None
+    known, drawn = None, list[str]()
     try:
         path = to_path(subject)
         is_a_model = not is_url(subject) and is_model(subject)
@@ -47,21 +47,33 @@ def inspect(
         )
     elif is_there:
         from pipeline.images.opening import open_image
+        from pipeline.images.plates import is_plate
 
-        source = open_image(path)
-        facts = asdict(source.info) | ({"notes": list(source.notes)} if source.notes else {})
-        source.close()
+        if is_plate(path):
+            facts = describe_plate(path)
+            drawn = draw_plate(facts)
+        else:
+            source = open_image(path)
+            facts = asdict(source.info) | ({"notes": list(source.notes)} if source.notes else {})
+            source.close()
     else:
         raise ConfigError(f"{subject}: neither a model ({', '.join(bundled_models())}) nor an image")
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
     else:
+        if drawn:
+            # Beside the drawing, the lists of what is in it say nothing.
+            facts = {name: value for name, value in facts.items() if name not in ("rows", "columns")}
+            facts["wells"] = f"{len(facts['wells'])}, with {sum(map(len, facts['wells'].values()))} fields"
+            facts |= {f"image {name}": value for name, value in facts.pop("image", {}).items() if name != "path"}
         width = max(len(name) for name in facts) + 2
         for name, value in facts.items():
             # A head of several to a line, under each other.
             parts = [f"{head}: {told}" for head, told in value.items()] if name == "heads" else [value]
             for at, part in enumerate(parts):
                 typer.echo(printable(f"{name if at == 0 else '':<{width}}{part}"))
+        for line in drawn:
+            typer.echo(printable(line))
         if known is not None:
             typer.echo(draw_footprint(known.context))
 

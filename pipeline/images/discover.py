@@ -14,6 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from pipeline.errors import ConfigError, ImageError
 from pipeline.images.plates import is_plate, is_zarr, read_plate
+from pipeline.images.vendors import is_of_a_vendor
 from pipeline.remote.paths import RemotePath, is_url, to_path
 
 if TYPE_CHECKING:
@@ -259,7 +260,7 @@ def discover(inputs: Sequence[str]) -> list[InputImage]:
             images = [
                 found
                 for match in map(Path, sorted(glob.glob(given, recursive=True)))  # noqa: PTH207 (it may be absolute)
-                if _is_image_name(match.name)
+                if _is_image_name(match.name) or is_of_a_vendor(match)
                 for found in images_in(match, result_name(match.name))
             ]
             if not images:

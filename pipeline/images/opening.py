@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import ImageError
 from pipeline.images.plates import is_zarr
 from pipeline.images.tiff import TiffSource
+from pipeline.images.vendors import BioioSource, is_of_a_vendor
 from pipeline.images.zarrs import ZarrSource
 from pipeline.remote.paths import to_path
 
@@ -25,7 +26,7 @@ def open_image(path: str | AnyPath, series: int | None = None) -> ImageSource:
     Parameters
     ----------
     path : str, Path or RemotePath
-        A TIFF file, or the folder of an OME-Zarr or Zarr; on a disk, or a URL.
+        A TIFF file, or the folder of an OME-Zarr or Zarr; on a disk, or a URL. On a disk also a CZI, ND2 or LIF.
     series : int, optional
         Which image of a file that holds several; the first where absent.
 
@@ -39,7 +40,11 @@ def open_image(path: str | AnyPath, series: int | None = None) -> ImageSource:
         If it cannot be read: says why, and what to do.
     """
     place = to_path(path)
-    return ZarrSource(place, series) if _is_folder(place) else TiffSource(place, series)
+    if _is_folder(place):
+        return ZarrSource(place, series)
+    if isinstance(place, Path) and is_of_a_vendor(place):
+        return BioioSource(place, series)
+    return TiffSource(place, series)
 
 
 def _is_folder(path: AnyPath) -> bool:

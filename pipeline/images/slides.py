@@ -48,7 +48,7 @@ def read_slide(file: tifffile.TiffFile, number: int) -> tuple[dict[str, float], 
     size = size if len(size) == 2 and all(0 < each <= _COARSEST for each in size.values()) else {}
     if not file.is_qpi or not series.axes.startswith("C"):
         return size, ()
-    found_names = [_NAME.search(each.description) for each in series.pages if each is not None]
+    found_names = [_NAME.search(getattr(each, "description", "")) for each in series.pages if each is not None]
     return size, tuple(unescape(name[1]).strip() or f"channel {at}" if name else f"channel {at}"
                        for at, name in enumerate(found_names))  # fmt: skip
 

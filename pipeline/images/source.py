@@ -50,7 +50,7 @@ class ImageInfo:
     path : str
         Where it lies.
     kind : str
-        ``"tiff"``, ``"ome-zarr"`` or ``"zarr"``.
+        ``"tiff"``, ``"ome-zarr"``, ``"zarr"`` or, of a microscope's maker, ``"vendor"``.
     shape : tuple of int
         TCZYX; 1 for axes that the file does not have.
     dtype : str
@@ -76,7 +76,7 @@ class ImageInfo:
     """
 
     path: str
-    kind: Literal["tiff", "ome-zarr", "zarr"]
+    kind: Literal["tiff", "ome-zarr", "zarr", "vendor"]
     shape: tuple[int, int, int, int, int]
     dtype: str
     axes: str

@@ -80,3 +80,7 @@ class NetworkUse(BaseModel):
     """Whether scores are averaged over mirrored and transposed windows."""
     rescale: tuple[tuple[int, int], ...] | None = None
     """Pixels of the network, and of the image, on one length, along each spatial axis, where they differ."""
+
+    def at(self, ratios: tuple[tuple[int, int], ...]) -> NetworkUse:
+        """Give the same at another pixel size."""
+        return self.model_copy(update={"rescale": ratios})

@@ -13,7 +13,15 @@ from typing import Any
 
 from pipeline.errors import StoreError
 from pipeline.stores.metadata import Version, group_of
-from pipeline.stores.publish import PROVENANCE, flush, is_complete, leftovers, note_damage, read_provenance
+from pipeline.stores.publish import (
+    PROVENANCE,
+    flush,
+    is_complete,
+    is_leftover,
+    leftovers,
+    note_damage,
+    read_provenance,
+)
 
 __all__ = ["add_to_image", "is_in_place", "recover_addition", "refuse_taken_names", "warn_of_consolidated"]
 
@@ -114,6 +122,11 @@ def add_to_image(partial: Path, image: Path, notes: str = ".work") -> None:
                 path.unlink()
             flush(partial, besides=notes)
             (partial / notes).rename(partial / _GONE)
+        else:
+            # The run before may have been killed while it wrote to the groups that are the image's own.
+            for path in [path for name in ("labels", "tables") for path in (image / name).glob("*.partial")]:
+                if is_leftover(path):
+                    path.unlink()
         dropped = [part for part in _parts_of(image) if part not in parts]
         replaced = [part for part in parts if (image / part).exists() and not _has_moved(partial, image, part)]
         _list(image, [*dropped, *replaced], version, listed=False)

@@ -23,6 +23,7 @@ __all__ = [
     "flush",
     "fold",
     "is_complete",
+    "is_leftover",
     "leftovers",
     "note_damage",
     "noted_damage",
@@ -180,7 +181,12 @@ def noted_damage(result: AnyPath) -> list[str]:
 
 def leftovers(result: Path) -> list[Path]:
     """Find the files that a process was writing when it was killed; zarr writes beside the file and renames."""
-    return sorted(path for path in result.rglob("*.partial") if _LEFTOVER.search(path.name) and path.is_file())
+    return sorted(path for path in result.rglob("*.partial") if is_leftover(path))
+
+
+def is_leftover(path: Path) -> bool:
+    """Say whether a file is what zarr was writing when its process was killed."""
+    return _LEFTOVER.search(path.name) is not None and path.is_file()
 
 
 def is_complete(partial: Path, notes: str) -> bool:

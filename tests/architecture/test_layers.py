@@ -48,6 +48,7 @@ HOMES = {
     "tifffile": {"images", "stores", "training"},
     "typer": {"app"},
     "rich": {"app"},
+    "bioio": {"images"},
     "cc3d": {"labels"},
     "obstore": {"remote", "stores"},
     "numpy": set(FLOORS) - {"geometry", "errors", "flows", "engine"},

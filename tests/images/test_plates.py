@@ -9,11 +9,14 @@ from typing import Literal
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from pipeline.cli import app
 from pipeline.errors import ConfigError, ImageError
 from pipeline.images.discover import discover
 from pipeline.images.opening import open_image
 from pipeline.images.plates import is_plate, read_plate
+from pipeline.inspection import describe_plate, draw_plate
 from tests.plates import write_plate
 
 IMAGE = np.arange(40 * 50, dtype=np.uint16).reshape(40, 50)
@@ -97,3 +100,16 @@ def test_an_image_and_a_plate_cannot_share_a_result(plate: Path) -> None:
     (plate.parent / "P.tif").write_bytes(b"")
     with pytest.raises(ConfigError, match="would share the result"):
         discover([str(plate.parent)])
+
+
+def test_inspect_draws_the_layout(plate: Path) -> None:
+    shutil.rmtree(plate / "B" / "03")
+    found = describe_plate(plate)
+    assert found["wells"] == {"A/01": ["0", "1"]}
+    assert found["unreadable"] == ["B/03"]
+    assert found["image"]["shape"] == (1, 1, 1, 40, 50)
+    assert draw_plate(found) == ["   01  03", "A   2   ·", "B   ·   ?"]
+    shown = CliRunner().invoke(app, ["inspect", str(plate)])
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.splitlines()[-3:] == draw_plate(found)
+    assert json.loads(CliRunner().invoke(app, ["inspect", str(plate), "--json"]).stdout)["wells"] == found["wells"]

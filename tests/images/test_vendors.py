@@ -1,0 +1,51 @@
+"""Files of microscopes' makers: what is missing is named, and what is installed reads as the image that was written."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import ImageError
+from pipeline.geometry import Box
+from pipeline.images.opening import open_image
+from tests.images.reading import pixels, read_whole
+
+
+@pytest.mark.parametrize("suffix", ["czi", "nd2", "lif"])
+def test_what_is_not_installed_is_named(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / f"a.{suffix}").write_bytes(b"something")
+    monkeypatch.setitem(sys.modules, "bioio", None)
+    with pytest.raises(ImageError, match=rf"pip install 'seamfree\[{suffix}\]'"):
+        open_image(tmp_path / f"a.{suffix}")
+
+
+def test_czi(tmp_path: Path) -> None:
+    """Written by the maker's own library."""
+    from pylibCZIrw import czi
+
+    image = pixels((2, 3, 60, 90))
+    with czi.create_czi(str(tmp_path / "a.czi")) as file:
+        for channel, planes in enumerate(image):
+            for depth, plane in enumerate(planes):
+                file.write(data=plane[..., None], plane={"C": channel, "Z": depth, "T": 0})
+        file.write_metadata("a", channel_names={0: "DAPI", 1: "GFP"}, scale_x=2e-7, scale_y=3e-7, scale_z=1e-6)
+    source = open_image(tmp_path / "a.czi")
+    assert source.info.shape == (1, 2, 3, 60, 90)
+    assert source.info.axes == "CZYX"
+    assert source.info.block == (1, 1, 1, 60, 90)
+    assert source.info.pixel_size == pytest.approx((1.0, 1.0, 1.0, 0.3, 0.2))
+    assert source.info.units == (None, None, "micrometer", "micrometer", "micrometer")
+    assert source.info.channel_names == ("DAPI", "GFP")
+    box = Box((0, 1, 1, 7, 11), (1, 2, 3, 50, 80))
+    np.testing.assert_array_equal(source.read(box)[0, 0], image[1, 1:3, 7:50, 11:80])
+    source.close()
+    np.testing.assert_array_equal(read_whole(tmp_path / "a.czi"), image[None])
+    with pytest.raises(ImageError, match="there is no series 1"):
+        open_image(tmp_path / "a.czi", 1)
+    content = (tmp_path / "a.czi").read_bytes()
+    (tmp_path / "b.czi").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ImageError, match=r"b\.czi: cannot be read"):
+        open_image(tmp_path / "b.czi")
