@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
 from time import monotonic
+from typing import IO
 
 from pipeline.engine.parent import dies_with_parent
 from pipeline.errors import ClusterError
@@ -62,12 +63,20 @@ class Server:
         Starts a server on a port.
     port : int
         The port.
-    where : str
-        Where it is told what is wrong, for the message when it does not start.
+    where : callable
+        Gives where it is told what is wrong, for the message when it does not start.
+    told : file, optional
+        What it says; closed when it ends.
     """
 
-    def __init__(self, start: Callable[[int], subprocess.Popen[bytes]], port: int, where: Callable[[], str]) -> None:
-        self._start, self._port, self._where = start, port, where
+    def __init__(
+        self,
+        start: Callable[[int], subprocess.Popen[bytes]],
+        port: int,
+        where: Callable[[], str],
+        told: IO[bytes] | None = None,
+    ) -> None:
+        self._start, self._port, self._where, self._told = start, port, where, told
         self._ended = threading.Event()
         self._process = start(port)
 
@@ -99,8 +108,9 @@ class Server:
                 self._port = free_port(self._port)
                 self._process = self._start(self._port)
             elif self._process.poll() is not None or monotonic() > deadline:
+                where = self._where()
                 self.end()
-                raise ClusterError(f"Prefect's server does not start; {self._where()}")
+                raise ClusterError(f"Prefect's server does not start; {where}")
             self._ended.wait(0.1)
         threading.Thread(target=self._keep, name="server", daemon=True).start()
 
@@ -119,6 +129,8 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._told is not None:
+            self._told.close()
 
 
 def recording_server() -> Server:
@@ -149,4 +161,4 @@ def recording_server() -> Server:
         last = next((line.strip() for line in reversed(lines) if line.strip()), "it says nothing")
         return f"its last words: {last[-300:]}; --direct does without"
 
-    return Server(start, free_port(), why)
+    return Server(start, free_port(), why, told)

@@ -212,7 +212,7 @@ def test_planes_and_volumes_are_parted_alike(tmp_path: Path, dims: Literal[2, 3]
 def test_planes_and_volumes_are_numbered_like_scikit_images(tmp_path: Path, dims: int) -> None:
     architecture = UNetConfig.model_validate({"dims": dims, "depth": 1, "base_channels": 2})
     model = save_random_model(tmp_path / "model", architecture, seed={2: 3, 3: 1}[dims])
-    image = np.random.default_rng(1).gamma(2, 100, (2, 9, 40, 37)).astype(np.uint16)
+    image = np.random.default_rng(1).gamma(2, 100, (2, 9 if dims == 3 else 3, 40, 37)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "a.ome.tif", image, metadata={"axes": "TZYX"}, ome=True, photometric="minisblack")
     found = [
         labels(tmp_path / "a.ome.tif", tmp_path / str(tile), tile=tile, scheduler="serial", model=model)

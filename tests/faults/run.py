@@ -15,12 +15,15 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["POINTS", "Run", "attempts", "contents", "reached"]
+__all__ = ["LINGERING", "POINTS", "Run", "attempts", "contents", "reached"]
 
 BIN = Path(sys.executable).parent
 INJECT = Path(__file__).with_name("inject")
 ROOT = Path(__file__).parents[2]
 MARK = "SEAMFREE_FAULT_RUN"
+
+LINGERING = 60.0
+"""Seconds that processes may outlive the command, on a busy machine."""
 
 POINTS = {
     "worker": ("chunk half written", "chunk written", "note written", "job done"),
@@ -96,11 +99,11 @@ class Run:
         return code
 
     def clear(self) -> None:
-        """Kill whoever is left; a killed command's processes may need an instant to notice."""
+        """Kill whoever is left; a killed command's processes notice it when they have ended an import."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + LINGERING
         while (left := self.family()) and time.monotonic() < deadline:
             time.sleep(0.02)
         self.orphans = len(left)

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from tests.faults.jobs import WORKERS, Job
-from tests.faults.run import POINTS, Run, attempts, contents, injected, kill, reached
+from tests.faults.run import LINGERING, POINTS, Run, attempts, contents, injected, kill, reached
 
 __all__ = ["KINDS", "MORE", "Outcome", "draw_kinds", "job_of", "run_trial", "tabulate"]
 
@@ -153,7 +153,7 @@ def _judge(outcome: Outcome, run: Run, code: int, expected: bool, who: str) -> N
     if "Traceback" in said or "unexpected" in said:
         outcome.faults.append(f"a run ended in a traceback: {said[-3000:]}")
     if run.orphans:
-        outcome.faults.append(f"{run.orphans} processes outlived the command by 15 s")
+        outcome.faults.append(f"{run.orphans} processes outlived the command by {LINGERING:.0f} s")
     if code not in (0, -9, -999) and not expected:
         outcome.faults.append(f"a run that nobody disturbed failed: {said[-2000:]}")
     if code not in (0, -999) and who in ("worker",):
