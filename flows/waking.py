@@ -70,7 +70,9 @@ def wake(folder: Path, output: Path, settle: float, deployment: str) -> None:
                 if wait is not None and due is None:
                     due = monotonic() + max(wait, _PAUSE)
             if due is not None and monotonic() >= due:
-                asked, due = _ask(deployment), None
+                asked = _ask(deployment)
+                # The server may be starting again, or the deployment not be there yet.
+                due = None if asked is not None else monotonic() + _PAUSE
     except OSError as error:
         log.warning(
             "%s: the system does not tell of changes in it (%s); it is looked through as scheduled", folder, error
@@ -99,7 +101,7 @@ def next_look(output: Path, settle: float, now: float) -> float | None:
 
 
 def _ask(deployment: str) -> UUID | None:
-    """Have the folder scanned now; None where the server cannot be asked, which those that are scheduled make good."""
+    """Have the folder scanned now; None where the server cannot be asked."""
     found: UUID | None = _of_server(lambda: _run(deployment))
     return found
 

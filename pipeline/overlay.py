@@ -94,7 +94,7 @@ def _plane(array: zarr.Array[Any], rows: slice, columns: slice) -> NDArray[Any]:
     return np.asarray(array[(*first, rows, columns)])
 
 
-def thumbnail(result: Result, edge: int = 320) -> str:
+def thumbnail(result: Result, edge: int = 512) -> str:
     """Draw the whole of a result, small: the middle plane of the middle time point, with outlines of what was found.
 
     Parameters

@@ -141,8 +141,8 @@ def count_objects(result: Path) -> int | None:
     """
     facts = read_provenance(result)
     entries = facts["fields"] if isinstance(facts.get("fields"), list) else [facts]
-    counts = [entry.get("objects") for entry in entries]
-    return None if None in counts else sum(int(count) for count in counts)
+    counts = [int(entry["objects"]) for entry in entries if entry.get("objects") is not None]
+    return sum(counts) if len(counts) == len(entries) else None
 
 
 def note_damage(result: Path, what: list[str]) -> None:

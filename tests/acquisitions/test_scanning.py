@@ -217,7 +217,8 @@ def test_a_plate_is_an_acquisition_when_all_its_wells_and_fields_are_there(place
     plate = zarr.open_group(path, mode="w", zarr_format=3)
     wells = [{"path": f"A/{column}", "rowIndex": 0, "columnIndex": column - 1} for column in (1, 2)]
     columns = [{"name": "1"}, {"name": "2"}]
-    plate.attrs["ome"] = {"version": "0.5", "plate": {"rows": [{"name": "A"}], "columns": columns, "wells": wells}}
+    named: Any = {"rows": [{"name": "A"}], "columns": columns, "wells": wells}
+    plate.attrs["ome"] = {"version": "0.5", "plate": named}
 
     def begin(well: str) -> zarr.Array[Any]:
         plate.create_group(well).attrs["ome"] = {"version": "0.5", "well": {"images": [{"path": "0"}]}}

@@ -238,6 +238,7 @@ def test_a_worker_of_a_pool_segments_a_plate(server: dict[str, str], tmp_path: P
     assert sorted(child["name"].split()[0] for child in children) == ["plate/A/1/0", "plate/A/2/0"]
 
 
+@pytest.mark.timeout(600)
 def test_a_watcher_on_the_server_of_others_by_the_clock(server: dict[str, str], tmp_path: Path) -> None:
     folder, output, log = tmp_path / "night", tmp_path / "out", tmp_path / "watch.log"
     folder.mkdir()
@@ -246,23 +247,13 @@ def test_a_watcher_on_the_server_of_others_by_the_clock(server: dict[str, str], 
     assert "five fields" in bad.stderr
     tifffile.imwrite(folder / "a.tif", load_fields()[3][:100, :120])
     # Once a year: what is there, and what comes, is found because the folder changes.
-    command = [
-        BIN / "seamfree",
-        "watch",
-        folder,
-        "-o",
-        output,
-        "--cron",
-        "0 3 1 1 *",
-        "--settle",
-        "1",
-        "--workers",
-        "1",
-    ]
+    command: list[str | Path] = [
+        BIN / "seamfree", "watch", folder, "-o", output, "--cron", "0 3 1 1 *", "--settle", "1", "--workers", "1",
+    ]  # fmt: skip
     with log.open("wb") as told:
         process = subprocess.Popen(command, env=server, stdout=told, stderr=told)
     try:
-        deadline = time.monotonic() + 200
+        deadline = time.monotonic() + 400
         while not (output / "a.ome.zarr").exists():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
