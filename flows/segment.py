@@ -43,7 +43,7 @@ from pipeline.errors import (
     WorkersKilledError,
 )
 from pipeline.images.discover import InputImage, images_in
-from pipeline.images.plates import is_plate
+from pipeline.images.plates import is_plate, read_plate
 from pipeline.planning import Intent, RunPlan
 from pipeline.plates import finish_plates, hold_plates
 from pipeline.printing import unexpected, without_secrets
@@ -213,7 +213,10 @@ def _segment_plate(
     image: InputImage, output: str, config: RunConfig, where: Place, began: float, *, fresh: bool, renew: bool
 ) -> ImageReport:
     """Segment the fields of a plate, each in a run of its own, and make a plate of what comes out."""
-    images, folder = images_in(to_path(image.path).absolute(), image.name), Path(output)
+    path, folder = to_path(image.path).absolute(), Path(output)
+    if not read_plate(path).fields:
+        raise ImageError(f"{path}: the plate lists no fields that can be read")
+    images = images_in(path, image.name)
     # A finished plate stays as it is until a whole new one takes its place.
     final = folder / f"{image.name}.ome.zarr"
     anew = fresh or (

@@ -25,7 +25,7 @@ __all__ = ["Server", "free_port", "recording_server"]
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 120.0
+_PATIENCE = 300.0
 """Seconds that a server may take to answer; a first start makes its database."""
 
 _STARTS = 3
