@@ -99,7 +99,7 @@ LOCAL: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
         lambda: Odd(windows, look(0, 8), nn.MultiheadAttention(8, 2, batch_first=True), look(0, 2, 8)), 3, 4
     ),
     "shuffled pixels": (lambda: Odd(shuffled, look(1, 8, 4)), 3, 2),
-    "a pooling that rounds up": (lambda: Odd(rounded_up, look(1)), 5, 2),
+    "a pooling that rounds up": (lambda: Odd(rounded_up, look(1)), 4, 2),
     "a dilated pooling": (
         lambda: nn.Sequential(nn.ZeroPad2d(4), nn.MaxPool2d(3, 1, dilation=4), look(1)), 5, 1
     ),
