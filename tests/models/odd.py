@@ -43,7 +43,7 @@ def likeliest(image: Tensor, first: nn.Module, second: nn.Module) -> Any:  # noq
 def unpooled(image: Tensor, first: nn.Module, deep: nn.Module, last: nn.Module) -> Any:  # noqa: ANN401
     """Unpool to where the largest were, as SegNet does."""
     pooled, places = functional.max_pool2d(first(image), 2, return_indices=True)
-    return last(functional.max_unpool2d(deep(pooled), places, 2, output_size=list(image.shape)))
+    return last(functional.max_unpool2d(deep(pooled), places, [2, 2], output_size=list(image.shape)))
 
 
 def rank(image: Tensor) -> Tensor:
