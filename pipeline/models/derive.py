@@ -189,6 +189,10 @@ class _Derivation(Sizes):
             if right[0] >= slack and left[-1] < length - slack:
                 if self._as_far(axis, edge, candidate, seen):
                     break
+                if self.probe.opaque:
+                    # It may as well be that another stride is the right one.
+                    problem = f"an output sees farther than small probes tell, {edge} pixels along axis {axis}"
+                    return replace(candidate, kind="unsteady", problem=problem)
                 length = -1  # it is no flood
             flood = self._flood(axis, edge, stride) if len(seen) == length else ""
             if flood and (flood == flooded or 2 * edge > self.longest):

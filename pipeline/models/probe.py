@@ -266,7 +266,7 @@ class Probe:
         for (name, before), (_, after) in zip(*results, strict=False):
             differs = before != after if before.shape == after.shape else torch.zeros(1, 0)
             if differs.numel() and bool(differs.any(dim=1 if differs.ndim > 1 else ()).all()):
-                return name
+                return str(name)
         return ""
 
     def reads_elsewhere(self, axis: int, one: Tensor, other: Tensor, larger: Tensor, shape: tuple[int, ...]) -> str:

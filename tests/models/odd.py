@@ -43,7 +43,7 @@ def likeliest(image: Tensor, first: nn.Module, second: nn.Module) -> Any:  # noq
 def unpooled(image: Tensor, first: nn.Module, deep: nn.Module, last: nn.Module) -> Any:  # noqa: ANN401
     """Unpool to where the largest were, as SegNet does."""
     pooled, places = functional.max_pool2d(first(image), 2, return_indices=True)
-    return last(functional.max_unpool2d(deep(pooled), places, 2, output_size=image.shape[2:]))
+    return last(functional.max_unpool2d(deep(pooled), places, [2, 2], output_size=list(image.shape)))
 
 
 def rank(image: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ LOCAL: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
         lambda: Odd(windows, look(0, 8), nn.MultiheadAttention(8, 2, batch_first=True), look(0, 2, 8)), 3, 4
     ),
     "shuffled pixels": (lambda: Odd(shuffled, look(1, 8, 4)), 3, 2),
-    "a pooling that rounds up": (lambda: Odd(rounded_up, look(1)), 5, 2),
+    "a pooling that rounds up": (lambda: Odd(rounded_up, look(1)), 4, 2),
     "a dilated pooling": (
         lambda: nn.Sequential(nn.ZeroPad2d(4), nn.MaxPool2d(3, 1, dilation=4), look(1)), 5, 1
     ),

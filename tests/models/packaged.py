@@ -7,6 +7,7 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import ZipFile
 
 import imageio.v3
 import numpy as np
@@ -163,6 +164,10 @@ def save_package(path: Path, wish: Wish, test: NDArray[Any] | None = None) -> Pa
         with context:
             save_bioimageio_package(describe(wish), output_path=path)
         gc.collect()  # it leaves files open
+    with ZipFile(path, "a") as archive:
+        # Of format 0.4 it leaves out the code, which authors put there by hand.
+        if "pytorch_state_dict" in wish.weights and "networks.py" not in archive.namelist():
+            archive.write(folder / "networks.py", "networks.py")
     return path
 
 

@@ -80,7 +80,7 @@ class _Loop(nn.Module):
         self.layer = nn.Conv2d(1, 1, 3, padding=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        for _ in range(int(image.shape[0]) + 1):
+        for _ in range(int(image.shape[1]) + 1):
             image = self.layer(image)
         return image
 
@@ -109,7 +109,7 @@ def graph(*nodes: onnx.NodeProto, size: Any = ("y", "x")) -> OnnxNetwork:  # noq
     ]
     made = helper.make_graph(list(nodes), "graph", ends[:1], ends[1:], weights)
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return OnnxNetwork(model.SerializeToString())
+    return OnnxNetwork(model.SerializeToString()).eval()
 
 
 def node(kind: str, given: list[str], made: str, **how: Any) -> onnx.NodeProto:  # noqa: ANN401
