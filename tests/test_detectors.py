@@ -94,9 +94,9 @@ def save_blocks(path: Path) -> None:
 def test_cellpose_runs_on_planes_and_volumes(tmp_path: Path) -> None:
     pytest.importorskip("cellpose.models", reason="cellpose is not installed: pip install cellpose")
     save_blocks(tmp_path / "blocks")
-    weights, options = str(tmp_path / "blocks"), {"flow_threshold": 0.0, "min_size": 10}
+    weights = str(tmp_path / "blocks")
     image = np.random.default_rng(0).random((1, 48, 64), dtype=np.float32)
-    labels, _ = find_objects(cellpose, image, weights=weights, **options)
+    labels, _ = find_objects(cellpose, image, weights=weights, flow_threshold=0.0, min_size=10)
     rows, columns = np.mgrid[:48, :64] // 8
     expected = rows * 8 + columns + 1
     # Cellpose mirrors and blends its own tiles, so that blocks at the edges may lose a pixel; none is moved.
@@ -105,7 +105,7 @@ def test_cellpose_runs_on_planes_and_volumes(tmp_path: Path) -> None:
     assert np.unique(inside).size == 4 * 6
     pairs = np.unique(np.stack([inside, expected[8:40, 8:56]]).reshape(2, -1), axis=1)
     assert pairs.shape[1] == 4 * 6
-    volume, _ = find_objects(cellpose, np.zeros((1, 2, 4, 3), dtype=np.float32), weights=weights, niter=1, **options)
+    volume, _ = find_objects(cellpose, np.zeros((1, 2, 4, 3), dtype=np.float32), weights=weights, niter=1, min_size=10)
     assert volume.shape == (2, 4, 3)
 
 
