@@ -72,7 +72,8 @@ class Overview:
 
     def _objects(self) -> dict[str, str]:
         """Tell what objects take of a worker's memory, beside a tile."""
-        plan, told = self.plan, {}
+        plan = self.plan
+        told: dict[str, str] = {}
         if plan is None:
             return told
         if (parting := parting_bytes(plan)) is not None:

@@ -272,9 +272,8 @@ class RunPlan(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that the result's bytes depend on, as JSON: work of equal identity may be gone on with."""
-        beside = {"name", "output", "staging", "destination", "model", "window_bytes", "trust_model_code",
-                  "audit_windows", "report", "tiling",
-                  "precision_tolerance", "precision_measured"}  # fmt: skip
+        beside = {"name", "output", "staging", "destination", "model", "window_bytes", "trust_model_code", "audit_windows",
+                  "report", "tiling", "precision_tolerance", "precision_measured"}  # fmt: skip
         facts = self.model_dump(mode="json", exclude=beside)
         if self.content_sha256 is not None:
             # Copied or touched, it is the same image.

@@ -22,6 +22,7 @@ from pipeline.geometry import Footprint
 from pipeline.images.discover import InputImage
 from pipeline.labels import union
 from pipeline.models.architecture import UNetConfig
+from pipeline.overview import Overview
 from pipeline.planning import Intent, RunPlan
 from pipeline.run import prepare, run_image
 from pipeline.stages import run_stage, stage_names
@@ -322,6 +323,11 @@ def test_what_is_too_large_to_be_parted_is_told_while_the_run_goes_on(
     mosaic: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan = planned(mosaic, tmp_path, tile=256, audit={"windows": 0}, instances={"largest": 900})
+    unlimited = planned(mosaic, tmp_path, tile=256, audit={"windows": 0})
+    assert unlimited.digest != plan.digest
+    (told_before,) = [line for line in Overview(str(mosaic), unlimited).lines() if line.startswith("  parting")]
+    # The image is smaller than what is parted at all: 90 bytes for each of its pixels.
+    assert f"up to {90 * 611 * 733 / 2**20:.0f} MiB" in told_before
     found = audited(plan)["too_large_to_part"]
     assert found["total"] > 0
     start, stop = (found["listed"][0][end] for end in ("start", "stop"))

@@ -251,6 +251,11 @@ def test_the_default_configuration_states_the_defaults() -> None:
         ("instances: {methode: none}", "instances.methode: there is no such setting; there are method, classes,"),
         ("channels: DAPI", "channels: a list is wanted, such as [DAPI], got 'DAPI'"),
         ("channels: {a: 1}", "channels: a list is wanted, got {'a': 1}"),
+        (
+            "instances: {method: components, largest: 9}",
+            "instances: largest is for the method watershed, and the method is components; leave out one of them",
+        ),
+        ("instances: {largest: 0}", "instances.largest: Input should be greater than or equal to 1, got 0"),
         ("instances: watershed", "instances: a mapping of settings is wanted, got 'watershed'"),
         ("execution: {workers: 0}", "execution.workers: Input should be greater than or equal to 1, got 0"),
         ("execution: {cluster: {kinds: slurm}}", "execution.cluster.kinds: there is no such setting; there are kind,"),

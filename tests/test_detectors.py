@@ -91,22 +91,13 @@ def save_blocks(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_cellpose_runs_on_planes_and_volumes(tmp_path: Path) -> None:
+def test_cellpose_runs(tmp_path: Path) -> None:
     pytest.importorskip("cellpose.models", reason="cellpose is not installed: pip install cellpose")
     save_blocks(tmp_path / "blocks")
-    weights, options = str(tmp_path / "blocks"), {"flow_threshold": 0.0, "min_size": 10}
     image = np.random.default_rng(0).random((1, 48, 64), dtype=np.float32)
-    labels, _ = find_objects(cellpose, image, weights=weights, **options)
+    labels, _ = find_objects(cellpose, image, weights=str(tmp_path / "blocks"), flow_threshold=0.0, min_size=10)
     rows, columns = np.mgrid[:48, :64] // 8
-    expected = rows * 8 + columns + 1
-    # Cellpose mirrors and blends its own tiles, so that blocks at the edges may lose a pixel; none is moved.
-    assert labels.shape == (48, 64)
-    inside = labels[8:40, 8:56]
-    assert np.unique(inside).size == 4 * 6
-    pairs = np.unique(np.stack([inside, expected[8:40, 8:56]]).reshape(2, -1), axis=1)
-    assert pairs.shape[1] == 4 * 6
-    volume, _ = find_objects(cellpose, np.zeros((1, 2, 4, 3), dtype=np.float32), weights=weights, niter=1, **options)
-    assert volume.shape == (2, 4, 3)
+    np.testing.assert_array_equal(labels, rows * 8 + columns + 1)
 
 
 def test_a_detector_of_boxes_finds_the_same_in_windows_as_at_once() -> None:

@@ -157,7 +157,7 @@ def label_core(
             f"the core from {owned.start} to {owned.stop} is not inside an image of {tuple(image_shape)}"
         )
     free = 4 - spatial_ndim
-    planes = []
+    planes: list[NDArray[np.uint32]] = []
     total = 0
     for index in np.ndindex(*mask.shape[:free]):
         local, count = cc3d.connected_components(
@@ -168,9 +168,9 @@ def label_core(
         )
         if total:
             local[local > 0] += np.uint32(total)
-        planes.append(local)
+        planes.append(local.astype(np.uint32, copy=False))
         total += int(count)
-    labels = (planes[0] if len(planes) == 1 else np.stack(planes)).reshape(mask.shape)
+    labels: NDArray[np.uint32] = (planes[0] if len(planes) == 1 else np.stack(planes)).reshape(mask.shape)
     runs = Runs.of(labels)
     faces = linked_axes(spatial_ndim)
     summary = CoreSummary(

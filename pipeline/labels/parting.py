@@ -162,7 +162,7 @@ def part_core(
     is_closed = ~is_open
     is_closed[0] = False
     closed = found.runs.paint(is_closed)
-    planes = []
+    planes: list[NDArray[np.uint32]] = []
     total = 0
     for index in np.ndindex(*mask.shape[: 4 - spatial_ndim]):
         parts = part_components(closed[index], seeds[index], rule)
@@ -170,7 +170,7 @@ def part_core(
             parts[parts > 0] += np.uint32(total)
         planes.append(parts)
         total = max(total, int(parts.max(initial=0)))
-    labels = (planes[0] if len(planes) == 1 else np.stack(planes)).reshape(mask.shape)
+    labels: NDArray[np.uint32] = (planes[0] if len(planes) == 1 else np.stack(planes)).reshape(mask.shape)
     count = int(np.count_nonzero(is_open))
     if count:
         labels += found.runs.paint(np.where(is_open, opened + np.uint32(total), np.uint32(0)))
