@@ -238,11 +238,11 @@ class DaskExecutor:
                         if index == lonely and not outcome.deaths and tried < len(lowered):
                             way = tried + 1
                         elif index == lonely and (deaths[index] >= MOST_DEATHS or not outcome.deaths):
-                            error = _given_up(outcome, deaths[index])
+                            given_up = _given_up(outcome, deaths[index])
                             if failed is not None or not outcome.deaths:
-                                raise failed or error
+                                raise failed or given_up
                             # Others that were with it when workers died have their turn yet.
-                            failed = error
+                            failed = given_up
                             continue
                         # A worker takes with it what was queued there, too. Whoever is suspected twice runs once more
                         # while nothing else does, and so does what found too little memory.
