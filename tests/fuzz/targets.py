@@ -121,7 +121,7 @@ def package(data: bytes, folder: Path) -> None:
     from pipeline.models.descriptions import read_package
     from tests.fuzz.seeds import packages
 
-    for name, content in packages()[0].items():
+    for name, content in packages()[-1].items():
         (folder / name).write_bytes(content)
     (folder / "rdf.yaml").write_bytes(data)
     read_package(Package(folder / "rdf.yaml").path)
