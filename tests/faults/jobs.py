@@ -94,7 +94,8 @@ def _holes(folder: Path) -> Job:
 
 def _blobs(shape: tuple[int, ...], seed: int = 0) -> NDArray[np.uint16]:
     noise: NDArray[np.float64] = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 4)
-    return ((noise / noise.std() + 4) * 6000).clip(0, 65535).astype(np.uint16)
+    image: NDArray[np.uint16] = ((noise / noise.std() + 4) * 6000).clip(0, 65535).astype(np.uint16)
+    return image
 
 
 def _volume(folder: Path) -> Job:
