@@ -199,7 +199,7 @@ def segment(
     given = [inputs] if isinstance(inputs, str | Path) else inputs
     settings = config if config is not None else RunConfig()
     folder = local_folder(output, settings)
-    reports = []
+    reports: list[ImageReport] = []
     with (
         open_batch(settings, [str(path) for path in given], output, fresh=fresh) as (images, site, address),
         connect(address) as executor,

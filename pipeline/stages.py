@@ -224,13 +224,8 @@ def _check(plan: RunPlan, executor: Executor) -> dict[str, Any]:
 
 
 def _segment(plan: RunPlan, executor: Executor) -> dict[str, Any]:
-    if plan.instances == "overlap":
-        # What a function finds in a piece of a window is another thing.
-        _map(plan, "segment", overlap_jobs.detect_tile, len(plan.tiles), executor)
-        return {}
-    ways = len(ways_to_cut(plan.core, plan.footprint))
-    lowered = [partial(jobs.segment_tile, cuts=cuts) for cuts in range(1, ways + 1)]
-    _map(plan, "segment", jobs.segment_tile, len(plan.tiles), executor, lowered)
+    job = overlap_jobs.detect_tile if plan.instances == "overlap" else jobs.segment_tile
+    _map(plan, "segment", job, len(plan.tiles), executor, _with_less_memory(plan))
     return {}
 
 
@@ -243,6 +238,15 @@ def _skipped(plan: RunPlan, executor: Executor) -> dict[str, Any]:
         marks, looked = ledger.marks("segment"), ledger.records("skipped", len(tiles))
         save_facts(plan.work / "skipped.json", skip_jobs.sum_up_skipped(plan, marks, looked))
     return {}
+
+
+def _with_less_memory(plan: RunPlan) -> list[jobs.TileJob]:
+    """Give the jobs that do what `segment_tile` does with less memory, each with less than the one before."""
+    if plan.instances == "overlap" or plan.seams is not None:
+        # What a function, or a network that is not local, finds in a piece of a window is another thing.
+        return []
+    ways = len(ways_to_cut(plan.core, plan.footprint))
+    return [partial(jobs.segment_tile, cuts=cuts) for cuts in range(1, ways + 1)]
 
 
 def _holes(plan: RunPlan, executor: Executor) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from pipeline.models.architecture import UNetConfig
 from pipeline.planning import Intent, RunPlan
 from pipeline.run import prepare, run_image
 from pipeline.site import _PRELOAD
-from pipeline.stages import run_stage
+from pipeline.stages import _with_less_memory, run_stage
 from pipeline.stores.publish import read_provenance
 from tests.faults.run import contents
 from tests.random_models import save_random_model
@@ -147,6 +147,14 @@ def run_and_compare(folder: Path, out: str, executor: Executor) -> int:
     )
     assert [name for name in wanted.keys() | found.keys() if found.get(name) != wanted.get(name)] == []
     return lowered_tiles(plan)
+
+
+def test_what_depends_on_its_window_is_not_cut(large: Path) -> None:
+    """A network that is not local, on which the user insists, and a function."""
+    plan = large_plan(large, "whole")
+    assert len(_with_less_memory(plan)) == 4
+    for changed in ({"seams": "a layer sees all"}, {"instances": "overlap"}):
+        assert _with_less_memory(plan.model_copy(update=changed)) == []
 
 
 @linux

@@ -148,14 +148,19 @@ def _first_fault(description: Any) -> str:  # noqa: ANN401
     return "not a valid description"
 
 
+_LONGEST_VERSION = 40
+"""Letters of a format's version that are repeated."""
+
+
 def _check_content(package: Package, content: Any) -> None:  # noqa: ANN401 (as YAML gives it)
     """Refuse what must not even be validated: no model, a text that grows without end, a reference elsewhere."""
     if not isinstance(content, dict) or content.get("type") != "model":
         raise ModelError(f"{package.path}: this describes no model; give the package of a model")
     version = str(content.get("format_version", ""))
     if not version.startswith(("0.4", "0.5")):
+        told = version if len(version) <= _LONGEST_VERSION else f"{version[:_LONGEST_VERSION]}..."
         raise ModelError(
-            f"{package.path}: its format is {version or 'not said'}, and 0.4 and 0.5 are read; update the package with "
+            f"{package.path}: its format is {told or 'not said'}, and 0.4 and 0.5 are read; update the package with "
             "bioimageio.spec"
         )
     waiting, seen = [content], 0

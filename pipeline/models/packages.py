@@ -189,7 +189,13 @@ class Package:
             raise ModelError(f"{self.path}: {name} is damaged ({error}); download the package again") from error
 
     def _beside(self, folder: Path, name: str, limit: int) -> bytes:
-        path = (folder / name).resolve()
+        try:
+            path = (folder / name).resolve()
+        except (OSError, ValueError, RuntimeError) as error:
+            # A zero within the name, or a link to itself.
+            raise ModelError(
+                f"{self.path}: {name!r}, which it names, cannot be a file ({error}); do not use this package"
+            ) from error
         if not path.is_relative_to(folder.resolve()):
             raise ModelError(f"{self.path}: {name!r} leaves the package's folder; do not use this package")
         try:

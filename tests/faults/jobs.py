@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 import yaml
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from tests.faults.run import POINTS, Run, attempts, contents, reached
@@ -91,9 +92,10 @@ def _holes(folder: Path) -> Job:
     return replace(job, options=(*job.options, "-c", _settings(folder, instances=instances)))
 
 
-def _blobs(shape: tuple[int, ...], seed: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np.uint16]]:
-    noise = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 4)
-    return ((noise / noise.std() + 4) * 6000).clip(0, 65535).astype(np.uint16)
+def _blobs(shape: tuple[int, ...], seed: int = 0) -> NDArray[np.uint16]:
+    noise: NDArray[np.float64] = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 4)
+    image: NDArray[np.uint16] = ((noise / noise.std() + 4) * 6000).clip(0, 65535).astype(np.uint16)
+    return image
 
 
 def _volume(folder: Path) -> Job:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["LINGERING", "POINTS", "Run", "attempts", "contents", "reached"]
+__all__ = ["LINGERING", "POINTS", "Run", "attempts", "contents", "reached", "together"]
 
 BIN = Path(sys.executable).parent
 INJECT = Path(__file__).with_name("inject")
@@ -158,6 +158,12 @@ def attempts(notes: Path) -> Counter[str]:
     """Count the attempts at each job."""
     path = notes / "attempts"
     return Counter(path.read_text().splitlines()) if path.exists() else Counter()
+
+
+def together(notes: Path) -> int:
+    """Give the most jobs that were sent to a worker together: short ones are."""
+    path = notes / "together"
+    return max(map(int, path.read_text().split())) if path.exists() else 1
 
 
 def contents(out: Path) -> dict[str, bytes]:

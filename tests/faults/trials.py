@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from tests.faults.jobs import WORKERS, Job
-from tests.faults.run import LINGERING, POINTS, Run, attempts, contents, injected, kill, reached
+from tests.faults.run import LINGERING, POINTS, Run, attempts, contents, injected, kill, reached, together
 
 __all__ = ["KINDS", "MORE", "Outcome", "draw_kinds", "job_of", "run_trial", "tabulate"]
 
@@ -130,7 +130,7 @@ def run_trial(job: Job, kind: str, number: int, seed: int, folder: Path) -> Outc
                        if found.get(name) != job.wanted.get(name)]  # fmt: skip
     counted = attempts(notes)
     outcome.repeated = sum(counted.values()) - len(counted)
-    if outcome.repeated > max(outcome.kills, outcome.runs - 1) * WORKERS * AHEAD:
+    if outcome.repeated > max(outcome.kills, outcome.runs - 1) * WORKERS * AHEAD * together(notes):
         outcome.faults.append(f"{outcome.repeated} jobs were done again, more than were in flight")
     outcome.seconds = time.monotonic() - began
     return outcome

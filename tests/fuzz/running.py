@@ -127,6 +127,10 @@ def fuzz(name: str, runs: int, seed: int, place: Path, given: list[Path]) -> Non
 
     with atheris.instrument_imports(include=_watched(name), enable_loader_override=False):
         from tests.fuzz.targets import TARGETS
+
+        if name == "package":
+            # Needs what the others do without, and is watched like them.
+            import pipeline.models.descriptions  # noqa: F401
     from tests.fuzz.seeds import LONGEST, seeds
 
     logging.disable(logging.CRITICAL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.images.reading import pixels
 from tests.images.test_tiff import cases
 from tests.images.test_zarrs import ome
 
-__all__ = ["LONGEST", "seeds"]
+__all__ = ["LONGEST", "packages", "seeds"]
 
 LONGEST = 1 << 15
 """Bytes of an input; what is longer tells nothing more and takes longer."""
@@ -108,14 +109,22 @@ def _configs() -> Iterator[bytes]:
     yield b"tile: [64, 64]\ninstances: watershed\n"
 
 
-def _packages() -> Iterator[bytes]:
+@cache
+def packages() -> list[dict[str, bytes]]:
+    """Give the files of two packages, the first without a step after the network."""
     from zipfile import ZipFile
 
     from tests.models.packaged import Wish, save_package
 
     wish = Wish(preprocessing=(("scale_range", {"min_percentile": 1.0, "max_percentile": 99.0, "axes": ["y", "x"]}),))
-    with tempfile.TemporaryDirectory() as name:
+    found = []
+    with tempfile.TemporaryDirectory() as place:
         for number, each in enumerate((wish, replace(wish, preprocessing=(), postprocessing=(("sigmoid", {}),)))):
-            path = save_package(Path(name) / f"{number}.zip", each)
-            with ZipFile(path) as archive:
-                yield next(archive.read(name) for name in archive.namelist() if name.endswith("yaml"))
+            with ZipFile(save_package(Path(place) / f"{number}.zip", each)) as archive:
+                found.append({name: archive.read(name) for name in archive.namelist()})
+    return found
+
+
+def _packages() -> Iterator[bytes]:
+    for files in packages():
+        yield next(content for name, content in files.items() if name.endswith("yaml"))

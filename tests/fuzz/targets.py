@@ -117,9 +117,12 @@ def card(data: bytes, folder: Path) -> None:
 
 
 def package(data: bytes, folder: Path) -> None:
-    """Read the description of a package of bioimage.io, of which no file is there."""
+    """Read the description of a package of bioimage.io, beside the files of a good one."""
     from pipeline.models.descriptions import read_package
+    from tests.fuzz.seeds import packages
 
+    for name, content in packages()[-1].items():
+        (folder / name).write_bytes(content)
     (folder / "rdf.yaml").write_bytes(data)
     read_package(Package(folder / "rdf.yaml").path)
 

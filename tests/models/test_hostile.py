@@ -148,6 +148,9 @@ def test_what_is_no_package_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "b" / "rdf.yaml").write_text("type: model\nformat_version: 0.3.2\n")
     with pytest.raises(ModelError, match=r"its format is 0\.3\.2, and 0\.4 and 0\.5 are read"):
         learn_facts(tmp_path / "b")
+    (tmp_path / "b" / "rdf.yaml").write_text(f"type: model\nformat_version: {'9' * 4000}\n")
+    with pytest.raises(ModelError, match=r"its format is 9{40}\.\.\., and 0\.4 and 0\.5 are read"):
+        learn_facts(tmp_path / "b")  # found by the fuzzer
     (tmp_path / "b" / "rdf.yaml").write_text("type: model\nformat_version: 0.5.12\n")
     with pytest.raises(ModelError, match=r"rdf\.yaml: .*required"):
         learn_facts(tmp_path / "b")

@@ -109,3 +109,17 @@ def test_files_outside_of_a_packages_folder_are_not_read(package: Path, tmp_path
         (folder / "rdf.yaml").write_text(text.replace("source: weights.pt\n", "source: ../weights.pt\n"))
     with pytest.raises(ModelError, match="leaves the package's folder"):
         learn_facts(folder)
+
+
+@pytest.mark.parametrize("how", ["zero", "loop"])
+def test_a_name_that_cannot_be_a_file_is_refused(package: Path, tmp_path: Path, how: str) -> None:
+    """The fuzzer found the first."""
+    folder = unpacked(package, tmp_path / "folder")
+    if how == "loop":
+        (folder / "weights.pt").unlink()
+        (folder / "weights.pt").symlink_to("weights.pt")
+    else:
+        text = (folder / "rdf.yaml").read_text()
+        (folder / "rdf.yaml").write_text(text.replace("source: weights.pt\n", 'source: "weights\\0.pt"\n'))
+    with pytest.raises(ModelError, match=r"which it names, cannot be a file \(.+\); do not use this package"):
+        learn_facts(folder)

@@ -74,7 +74,7 @@ def around(owner: Any, name: str, before: str = "", after: str = "", within: str
 
 
 def count_jobs(module: ModuleType) -> None:
-    """Note each attempt at a job."""
+    """Note each attempt at a job, and how many were sent together."""
     attempt: Callable[..., Any] = module._attempt
 
     @functools.wraps(attempt)
@@ -85,6 +85,14 @@ def count_jobs(module: ModuleType) -> None:
         return result
 
     module._attempt = counted  # type: ignore[attr-defined]
+    together: Callable[..., Any] = module._attempt_on_worker
+
+    @functools.wraps(together)
+    def noted(stage: str, job: Any, plan: Any, indices: tuple[int, ...]) -> Any:
+        note("together", str(len(indices)))
+        return together(stage, job, plan, indices)
+
+    module._attempt_on_worker = noted  # type: ignore[attr-defined]
 
 
 def _patch_notes(module: ModuleType) -> None:
