@@ -110,7 +110,8 @@ function show(facts, from) {
   busy(true)();
   scene.map.on('loadstart', busy(true));
   view.on('change', busy(true));
-  scene.map.on('rendercomplete', busy(false));
+  // While the view moves, each frame is complete in itself.
+  scene.map.on('rendercomplete', () => view.getAnimating() || busy(false)());
   scene.map.on('pointermove', ({ coordinate, dragging }) => dragging || point(coordinate));
   scene.map.on('singleclick', async ({ coordinate: [x, y] }) => {
     if (!facts.objects) return;
