@@ -47,9 +47,9 @@ def test_rows_of_objects_and_their_order(nuclei: Path) -> None:
         given = site.object(str(label))
         assert given["row"] == {"label": label} | table.loc[label].to_dict()
         assert given["units"]["area_physical"] == "micrometer²"
-    for label in ("0", str(len(table) + 1), "-1", "x", "", "1" * 99):
+    for wrong in ("0", str(len(table) + 1), "-1", "x", "", "1" * 99):
         with pytest.raises(StoreError, match="there is no object"):
-            site.object(label)
+            site.object(wrong)
     for order, ascending in (("largest", False), ("smallest", True)):
         expected = table["area"].reset_index().sort_values(["area", "label"], ascending=[ascending, True])[:100]
         assert site.objects("area", order)["rows"] == expected[["label", "area"]].to_dict("records")
