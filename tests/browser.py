@@ -17,7 +17,8 @@ from typing import Any
 import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 __all__ = ["BROWSER", "WHY_NOT", "Page", "open_page"]
 
@@ -36,11 +37,11 @@ class Page:
 
     Parameters
     ----------
-    connection : ClientConnection
+    connection : Connection
         To the browser.
     """
 
-    def __init__(self, connection: ClientConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection, self._number, self._session = connection, 0, ""
         self.errors: list[str] = []
         self.responses: list[tuple[str, int, int]] = []

@@ -155,6 +155,10 @@ def test_an_image_without_objects_and_one_without_instances(tmp_path: Path, conf
     page = Page(report_path(run(tmp_path / "a.tif", tmp_path / "out", only)))
     assert "The classes background, nucleus, contact were told apart in an image of 300 × 200 pixels" in page.text
     assert "outlines of classes" in page.text
+    # In the colours that the labels' metadata say.
+    text = page.path.read_text(encoding="utf-8")
+    assert '<path class="k0"' in text
+    assert ".k0{stroke:#009e73}" in text
 
 
 def test_of_ome_zarr_the_input_is_shown_and_labels_alone_where_it_has_gone(

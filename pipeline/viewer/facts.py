@@ -248,7 +248,7 @@ def _place(plan: RunPlan, entry: dict[str, Any]) -> dict[str, Any]:
 
 def _in_image(plan: RunPlan, at: Sequence[float] | dict[str, float]) -> list[float]:
     """Give where the centre of a pixel of the labels lies, TZYX, counted from the image's edge."""
-    named = [float(at.get(axis, 0)) for axis in AXES] if isinstance(at, dict) else [float(each) for each in at]
+    named = [float(at.get(axis.upper(), 0)) for axis in AXES] if isinstance(at, dict) else [float(each) for each in at]
     named = [0.0] * (4 - len(named)) + named
     return [
         (where + 0.5) * scale + start

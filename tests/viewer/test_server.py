@@ -6,6 +6,7 @@ import http.client
 import json
 import shutil
 from pathlib import Path
+from typing import Self
 
 import pytest
 from hypothesis import given
@@ -35,6 +36,12 @@ class Client:
         self.port, self.token = server.server_address[1], server.token
         self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connection.close()
+
     def ask(
         self, path: str, method: str = "GET", host: str | None = None, **headers: str
     ) -> tuple[http.client.HTTPResponse, bytes]:
@@ -50,8 +57,7 @@ class Client:
 
 
 def test_without_the_token_nothing_is_answered(nuclei: Path) -> None:
-    with serving(nuclei) as server, serving(nuclei) as other:
-        client = Client(server)
+    with serving(nuclei) as server, serving(nuclei) as other, Client(server) as client:
         assert len(server.token) >= 32
         assert server.token != other.token
         for path in KINDS:
@@ -80,8 +86,7 @@ def test_without_the_token_nothing_is_answered(nuclei: Path) -> None:
     ],
 )  # fmt: skip
 def test_other_names_that_lead_here_are_refused(nuclei: Path, host: str, answered: bool) -> None:
-    with serving(nuclei) as server:
-        client = Client(server)
+    with serving(nuclei) as server, Client(server) as client:
         given = host.format(port=client.port) or " "
         for path in KINDS[:4]:
             assert client.status(path, host=given) == (200 if answered else 403)
@@ -101,8 +106,7 @@ def test_only_files_of_the_result_are_given_out(nuclei: Path, tmp_path: Path) ->
         f"/{tmp_path}/secret", "..%5csecret", "../a.ome.zarrx/secret", "link", "folder/secret", "labels", "", ".",
         "seamfree.json/", "seamfree.json%00", "%00", "labels//semantic", "no", "x" * 5000,
     )  # fmt: skip
-    with serving(result) as server:
-        client = Client(server)
+    with serving(result) as server, Client(server) as client:
         for name in outside:
             response, content = client.ask(f"/{server.token}/data/{name.replace(chr(0), '%00')}")
             assert response.status == 404, name
@@ -116,8 +120,7 @@ def test_only_files_of_the_result_are_given_out(nuclei: Path, tmp_path: Path) ->
 
 def test_parts_of_files_come_as_they_are_asked_for(nuclei: Path) -> None:
     content = (nuclei / "seamfree.json").read_bytes()
-    with serving(nuclei) as server:
-        client = Client(server)
+    with serving(nuclei) as server, Client(server) as client:
         path = f"/{server.token}/data/seamfree.json"
         for asked, start, stop in (("0-0", 0, 1), ("5-14", 5, 15), (f"{len(content) - 3}-", -3, None), ("-7", -7, None),
                                    (f"-{10**9}", 0, None), ("3-999999999", 3, None)):  # fmt: skip

@@ -1,6 +1,6 @@
 // From pixels to colours. Object and class have the colour that their number has in the report, at all levels.
 
-const STEPS = 1024;
+const STEPS = 4096;
 
 /** Look-up of brightness; 1 is linear, 0.5 the square root that lets dim objects be seen. */
 function curve(gamma) {
@@ -19,7 +19,7 @@ export function paintImage(out, tile, channels, gamma) {
     for (let i = 0, o = 0; i < values.length; i++, o += 4) {
       const step = (values[i] - low) * by;
       if (!(step > 0)) continue;
-      const value = bright[step < STEPS - 1 ? step | 0 : STEPS - 1];
+      const value = bright[step < STEPS - 1 ? (step + 0.5) | 0 : STEPS - 1];
       out[o] += value * red;
       out[o + 1] += value * green;
       out[o + 2] += value * blue;

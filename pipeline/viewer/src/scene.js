@@ -110,7 +110,7 @@ export class Scene {
     });
     this.map.setView(new View({
       projection: this.projection, enableRotation: false, center: [this.width / 2, -this.height / 2],
-      maxResolution: (1.5 * Math.max(this.width, this.height)) / 400, minResolution: FINEST, resolution: 1,
+      maxResolution: Math.max(1, (1.5 * Math.max(this.width, this.height)) / 400), minResolution: FINEST, resolution: 1,
       extent, constrainOnlyCenter: true,
     }));
     this.map.on('precompose', () => this.#each((layer) => layer.refresh(this.seen())));

@@ -101,14 +101,17 @@ function show(facts, from) {
   }
   showPlane();
   if (from.object && facts.objects) finder.pick(Number(from.object));
+  remember();
   scene.map.on('moveend', () => {
     remember();
     byId('zoom').textContent = `${number(100 / view.getResolution())} %`;
   });
   const busy = (is) => () => byId('stage').setAttribute('aria-busy', is);
   busy(true)();
-  scene.map.on(['movestart', 'loadstart'], busy(true));
-  scene.map.on('rendercomplete', busy(false));
+  scene.map.on('loadstart', busy(true));
+  view.on('change', busy(true));
+  // While the view moves, each frame is complete in itself.
+  scene.map.on('rendercomplete', () => view.getAnimating() || busy(false)());
   scene.map.on('pointermove', ({ coordinate, dragging }) => dragging || point(coordinate));
   scene.map.on('singleclick', async ({ coordinate: [x, y] }) => {
     if (!facts.objects) return;
