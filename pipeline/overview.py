@@ -15,6 +15,7 @@ from pipeline.engine.cluster import connect, open_cluster
 from pipeline.errors import SeamfreeError
 from pipeline.images.discover import discover
 from pipeline.memory import NUMBERING_BYTES, OBJECT_PIXELS, numbering_bytes, parting_bytes
+from pipeline.room import disk_bytes
 from pipeline.run import prepare, prepare_anew
 from pipeline.site import choose_site, is_elsewhere
 
@@ -62,7 +63,7 @@ class Overview:
             "network": f"{plan.model}, {arithmetic} on {plan.device}",
             "memory": f"about {plan.window_bytes / 2**20:,.0f} MiB for a tile, in each worker",
             **self._objects(),
-            "disk": f"at most {plan.disk_bytes / 2**20:,.0f} MiB",
+            "disk": f"at most {disk_bytes(plan) / 2**20:,.0f} MiB",
             "time": "not measured on this device; --planner measure does it"
             if tiling is None or tiling.seconds is None
             else f"about {tiling.seconds:,.1f} s for the network, by {tiling.workers} workers",

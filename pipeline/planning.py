@@ -272,8 +272,8 @@ class RunPlan(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that the result's bytes depend on, as JSON: work of equal identity may be gone on with."""
-        beside = {"name", "output", "staging", "destination", "model", "window_bytes", "trust_model_code", "audit_windows",
-                  "report", "tiling", "precision_tolerance", "precision_measured"}  # fmt: skip
+        beside = {"name", "output", "staging", "destination", "model", "window_bytes", "trust_model_code",
+                  "audit_windows", "report", "tiling", "precision_tolerance", "precision_measured"}  # fmt: skip
         facts = self.model_dump(mode="json", exclude=beside)
         if self.content_sha256 is not None:
             # Copied or touched, it is the same image.
@@ -286,20 +286,6 @@ class RunPlan(BaseModel):
     def pixels(self) -> int:
         """Pixels of the label image."""
         return prod(self.label_shape)
-
-    @property
-    def disk_bytes(self) -> int:
-        """Upper bound of what the result takes uncompressed, pyramids included."""
-        per_pixel = 1.0 + (4.0 if self.instances != "none" else 0.0)
-        if self.probabilities != "none":
-            per_pixel += len(self.classes) * {"float16": 2, "float32": 4, "float64": 8}[self.probabilities]
-        if self.table:
-            # A row of some 8 byte columns for every 16 x 16 pixels; objects are hardly ever smaller.
-            per_pixel += (24 + 4 * self.source.shape[1]) * 8 / 16**2
-        image = 0
-        if self.copy_image:
-            image = prod(self.source.shape) * self.source.itemsize
-        return int(self.pixels * per_pixel * 4 / 3 + image * 4 / 3)
 
     def image_box(self, box: Box, channels: tuple[int, int] | None = None) -> Box:
         """Give a TZYX box its channels, all where none are named: a TCZYX box."""

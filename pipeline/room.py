@@ -19,15 +19,30 @@ if TYPE_CHECKING:
     from pipeline.images.discover import InputImage
     from pipeline.planning import RunPlan
 
-__all__ = ["check_room", "expected_bytes", "survey_room"]
+__all__ = ["check_room", "disk_bytes", "expected_bytes", "survey_room"]
 
 log = logging.getLogger(__name__)
 
 SURVEY_SECONDS = 2.0
 """For so long images are looked at before work starts, to find out what all of them want."""
 
+_BYTES = {"float16": 2, "float32": 4, "float64": 8}
+"""Of a probability."""
+
 LABELS_SHRINK = 10
 """Label images shrink to a thirtieth and less; what stages note for one another and the table come on top."""
+
+
+def disk_bytes(plan: RunPlan) -> int:
+    """Give an upper bound of what a result takes uncompressed, pyramids included."""
+    per_pixel = 1.0 + (4.0 if plan.instances != "none" else 0.0)
+    if plan.probabilities != "none":
+        per_pixel += len(plan.classes) * _BYTES[plan.probabilities]
+    if plan.table:
+        # A row of some 8 byte columns for every 16 x 16 pixels; objects are hardly ever smaller.
+        per_pixel += (24 + 4 * plan.source.shape[1]) * 8 / 16**2
+    image = prod(plan.source.shape) * plan.source.itemsize if plan.copy_image else 0
+    return int(plan.pixels * per_pixel * 4 / 3 + image * 4 / 3)
 
 
 def expected_bytes(plan: RunPlan) -> int:
@@ -37,9 +52,9 @@ def expected_bytes(plan: RunPlan) -> int:
     """
     pixels = prod(plan.source.shape) * plan.source.itemsize if plan.copy_image else 0
     if plan.probabilities != "none":
-        pixels += plan.pixels * len(plan.classes) * {"float16": 2, "float32": 4, "float64": 8}[plan.probabilities]
+        pixels += plan.pixels * len(plan.classes) * _BYTES[plan.probabilities]
     full = pixels * 4 // 3
-    return full + max(0, plan.disk_bytes - full) // LABELS_SHRINK
+    return full + max(0, disk_bytes(plan) - full) // LABELS_SHRINK
 
 
 def check_room(plan: RunPlan, folder: Path) -> None:

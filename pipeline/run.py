@@ -277,7 +277,7 @@ def is_outdated(plan: RunPlan) -> bool:
     if not (final / PROVENANCE).exists():
         return True
     provenance = read_provenance(final)
-    return bool(_other_image(plan, provenance) or _other_settings(plan, provenance))
+    return bool(_other_image(plan, provenance, final) or _other_settings(plan, provenance))
 
 
 def run_image(plan: RunPlan, executor: Executor) -> ImageReport:

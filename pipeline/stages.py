@@ -5,14 +5,10 @@ Each is driven from here, done on workers job by job, and can be done again afte
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
-import sys
 from functools import partial
-from importlib.metadata import version
 from itertools import groupby
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +16,10 @@ import numpy as np
 
 from pipeline import jobs, measure_jobs, object_jobs, overlap_jobs, skip_jobs
 from pipeline.audit import audit_result, describe_faults, noted_lists
-from pipeline.describe import describe
 from pipeline.destination import send_result
 from pipeline.engine.ledger import Ledger
 from pipeline.errors import AuditError, ImageError, StoreError, TileError
+from pipeline.finishing import publish_result, told_of
 from pipeline.geometry import ways_to_cut
 from pipeline.images.intensity import wanted_percentiles
 from pipeline.images.opening import open_image
@@ -32,18 +28,13 @@ from pipeline.job_places import where_is_job
 from pipeline.notes import save_facts
 from pipeline.progress import JobDone, StageStarted, tell
 from pipeline.remote.paths import to_path
-from pipeline.report.writing import drop_report, report_beside
-from pipeline.resume import check_written, ledger_path, trusted, why_not_resumed, witnessed
+from pipeline.resume import ledger_path, trusted, why_not_resumed, witnessed
 from pipeline.room import check_room
 from pipeline.scaling import scale_by
 from pipeline.self_check import compare_passes, judge_passes, why_unchecked
 from pipeline.stores.arrays import create_array
 from pipeline.stores.hold import refuse_taken
-from pipeline.stores.in_place import add_to_image, warn_of_consolidated
-from pipeline.stores.publish import fold, publish, write_provenance
-from pipeline.stores.tables import TABLE
 from pipeline.stores.written import checksums_of, witnessing
-from pipeline.tile_times import hold_to_expectation, sum_up_times
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -339,15 +330,6 @@ def _audit(plan: RunPlan, executor: Executor) -> dict[str, Any]:
     return {}
 
 
-def _unchanged(plan: RunPlan) -> None:
-    """Make sure that the input is still what was planned for: a store that vanishes or changes reads as something."""
-    source = open_image(plan.source.path, plan.series)
-    source.close()
-    if source.info != plan.source:
-        discard(plan)
-        raise ImageError(f"{plan.source.path}: the image has changed during the run; run again")
-
-
 def _is_there(path: str) -> bool:
     try:
         if not to_path(path).exists():
@@ -357,63 +339,22 @@ def _is_there(path: str) -> bool:
     return True
 
 
+def _unchanged(plan: RunPlan) -> None:
+    """Make sure that the input is still what was planned for: a store that vanishes or changes reads as something."""
+    source = open_image(plan.source.path, plan.series)
+    source.close()
+    if source.info != plan.source:
+        discard(plan)
+        raise ImageError(f"{plan.source.path}: the image has changed during the run; run again")
+
+
 def _publish(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
-    """Describe the result, sum up how it came about, and give it its name."""
     _unchanged(plan)
-    intensity = json.loads((plan.work / "intensity.json").read_text())
-    describe(plan, intensity)
-    with Ledger(ledger_path(plan), plan.digest) as ledger:
-        numbered = ledger.done("number").get(0, {})
-        crossed = ledger.done("cross").get(0, {})
-        checked = ledger.done("check").get(0)
-        tiles = sum_up_times(plan, ledger.marks("segment"))
-        stages = {stage: record.get("seconds") for stage in stage_names(plan)
-                  for record in ledger.done(f"stage {stage}").values()}  # fmt: skip
-        parts = sorted([*plan.array_specs, *([TABLE] if plan.table else [])])
-        checksums = {path: fold(check_written(plan, ledger, path)) for path in parts}
-    audited = plan.work / "audit.json"
-    skipped = json.loads(noted.read_text()) if (noted := plan.work / "skipped.json").exists() else None
-    provenance = {
-        "seamfree": version("seamfree"),
-        "input": plan.source.path,
-        "in_place": plan.in_place,
-        "digest": plan.digest,
-        "plan": plan.model_dump(mode="json", exclude={"output", "staging", "destination", "tiling"}),
-        "intensity": intensity,
-        "self_check": checked if checked is not None else {"not_made": why_unchecked(plan)},
-        "objects": numbered.get("objects"),
-        "objects_dropped": numbered.get("dropped"),
-        "components_too_large_to_part": crossed.get("too_large"),
-        "skipped": skipped,
-        "overlap": json.loads(noted.read_text()) if (noted := plan.work / "ambiguous.json").exists() else None,
-        "audit": json.loads(audited.read_text())
-        if plan.audit_windows
-        else {"passed": None, **noted_lists(plan, crossed)},
-        "checksums": checksums,
-        "environment": {"python": sys.version.split()[0], "platform": sys.platform},
-        "timings": {"stages": stages, **tiles, "network": hold_to_expectation(plan, tiles)},
-    }
-    write_provenance(plan.partial, provenance)
-    drop_report(plan.held)
-    if plan.in_place:
-        if (warning := warn_of_consolidated(Path(plan.output))) is not None:
-            log.warning("%s", warning)
-        add_to_image(plan.partial, Path(plan.output), plan.work.name)
-    else:
-        publish(plan.partial, Path(plan.output), replace=True, notes=plan.work.name)
-    report_beside(plan)
-    return _told(provenance)
+    return told_of(publish_result(plan, stage_names(plan)))
 
 
 def _send(plan: RunPlan, _executor: Executor) -> dict[str, Any]:
-    return _told(send_result(plan))
-
-
-def _told(provenance: dict[str, Any]) -> dict[str, Any]:
-    """Give what the user is told of a result."""
-    skipped = provenance["skipped"]
-    told = {} if skipped is None else {"skipped": skip_jobs.describe_skipped(skipped)}
-    return {"objects": provenance["objects"]} | told
+    return told_of(send_result(plan))
 
 
 _STAGES: dict[str, Callable[[RunPlan, Executor], dict[str, Any]]] = {

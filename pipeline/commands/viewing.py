@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def view(
-    result: Annotated[Path, typer.Argument(metavar="RESULT", help="Folder NAME.ome.zarr, of an image or a plate.")],
+    result: Annotated[str, typer.Argument(metavar="RESULT", help="Folder NAME.ome.zarr, of an image or a plate.")],
     port: Annotated[int, typer.Option(min=0, max=65535, help="On the loopback interface; 0 takes any.")] = 0,
     browser: Annotated[
         bool | None, typer.Option(help="Whether a browser is opened; it is where somebody sits before a screen.")
@@ -28,9 +28,13 @@ def view(
     ] = False,
 ) -> None:
     """Look at a finished result: image, classes, objects and their measurements, at any zoom. Ends with Ctrl-C."""
+    from pipeline.errors import ConfigError
+    from pipeline.remote.paths import RemotePath
     from pipeline.results import check_result
 
     folder = check_result(result)
+    if isinstance(folder, RemotePath):
+        raise ConfigError(f"{folder}: what is on no disk of this machine cannot be viewed; copy it here")
     if napari:
         from pipeline.viewer.in_napari import show
 

@@ -223,7 +223,7 @@ def read_table(result: AnyPath, columns: Sequence[str] | None = None) -> pa.Tabl
         return file.read(None if columns is None else list(columns))
 
 
-def find_row(result: Path, label: int) -> dict[str, Any] | None:
+def find_row(result: AnyPath, label: int) -> dict[str, Any] | None:
     """Read the row of one object; only the part of the file in which it lies.
 
     Returns
@@ -251,7 +251,7 @@ def find_row(result: Path, label: int) -> dict[str, Any] | None:
     return None
 
 
-def first_rows(result: Path, column: str, count: int, *, largest: bool) -> list[dict[str, Any]]:
+def first_rows(result: AnyPath, column: str, count: int, *, largest: bool) -> list[dict[str, Any]]:
     """Read labels and values of a column of the objects in which it is largest, or smallest.
 
     Parameters
@@ -279,7 +279,7 @@ def first_rows(result: Path, column: str, count: int, *, largest: bool) -> list[
     return [dict(row) for row in table.take(order).to_pylist()]
 
 
-def first_values(result: Path, column: str) -> NDArray[Any]:
+def first_values(result: AnyPath, column: str) -> NDArray[Any]:
     """Read a column of the objects that come first in the table, some thousands; none where there are no objects.
 
     Raises

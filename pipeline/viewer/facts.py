@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pipeline.planning import RunPlan
     from pipeline.results import FieldResult, PlateResult, Result
 
-__all__ = ["describe", "describe_plate"]
+__all__ = ["describe", "describe_plate", "place_in"]
 
 CHANNEL_COLOURS = ("#00ffff", "#ff00ff", "#ffff00", "#ff0000", "#00ff00", "#0000ff")
 """Of channels whose metadata say none, where there are several."""
@@ -48,11 +48,16 @@ def describe_plate(plate: PlateResult) -> dict[str, Any]:
     return {"kind": "plate", "name": printable(plate.path.name.removesuffix(".ome.zarr")), "wells": wells}
 
 
+def place_in(plate: PlateResult, field: FieldResult) -> str:
+    """Give the path of a field in its plate, such as ``A/1/0``."""
+    return Path(str(field.path)).relative_to(str(plate.path)).as_posix()
+
+
 def _field(plate: PlateResult, field: FieldResult) -> dict[str, Any]:
     name = printable(field.name)
     if field.acquisition is not None:
         name += f" (acquisition {field.acquisition})"
-    return {"path": field.path.relative_to(plate.path).as_posix(), "name": name}
+    return {"path": place_in(plate, field), "name": name}
 
 
 def describe(

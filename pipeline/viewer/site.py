@@ -18,7 +18,7 @@ from pipeline.report.pixels import open_pixels
 from pipeline.report.writing import plan_of
 from pipeline.results import PlateResult, open_result
 from pipeline.stores.tables import find_row, first_rows
-from pipeline.viewer.facts import describe, describe_plate
+from pipeline.viewer.facts import describe, describe_plate, place_in
 
 if TYPE_CHECKING:
     from pipeline.results import Result
@@ -68,7 +68,7 @@ class Site:
                 raise StoreError(f"{self.path}: no plate, and so without a field {field!r}")
             return self._result
         for each in self._result.fields:
-            if each.path.relative_to(self.path).as_posix() == field:
+            if place_in(self._result, each) == field:
                 return each.result
         raise StoreError(f"{self.path}: this plate has no field {field!r}")
 

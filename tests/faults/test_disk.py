@@ -22,7 +22,7 @@ from pipeline.config import RunConfig, make_config
 from pipeline.engine.executor import Executor, SerialExecutor
 from pipeline.images.discover import InputImage
 from pipeline.planning import Intent
-from pipeline.room import expected_bytes, survey_room
+from pipeline.room import disk_bytes, expected_bytes, survey_room
 from pipeline.run import ImageReport, prepare
 from tests.corpus.test_corpus import WITHOUT_RIGHTS
 from tests.faults.run import BIN, contents
@@ -130,7 +130,7 @@ def test_too_little_room_is_found_before_work_starts(job: Job, mounted: Path, tm
     assert list(out.rglob("*")) == []
     plan = prepare(job.config, InputImage(str(job.image), "a"), tmp_path, INTENT)
     taken = sum(len(content) for content in job.wanted.values())
-    assert taken < expected_bytes(plan) < plan.disk_bytes
+    assert taken < expected_bytes(plan) < disk_bytes(plan)
 
 
 def test_too_little_room_for_all_images_together_is_told_before_work_starts(
