@@ -25,6 +25,8 @@ _DEFAULTS = {
     "PREFECT_LOGGING_EXTRA_LOGGERS": "pipeline",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     "PREFECT_CLI_PROMPT": "false",
+    # One server, which is named: Prefect shall not start another one by itself where it has not heard of it.
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
 }
 
 

@@ -58,11 +58,10 @@ def segment_with_prefect(inputs: list[str], output: str, config: RunConfig, *, f
     from flows.segment import segment_folder
 
     if server is not None:
-        server.wait()
-        os.environ["PREFECT_API_URL"] = server.url
-        from prefect.context import refresh_global_settings_context
+        from flows.server import use_server
 
-        refresh_global_settings_context()
+        server.wait()
+        use_server(server.url)
     try:
         # Outside of an event loop it is no coroutine.
         state: State[Any] = segment_folder(  # type: ignore[assignment]

@@ -21,7 +21,7 @@ from typing import IO
 from pipeline.engine.parent import dies_with_parent
 from pipeline.errors import ClusterError
 
-__all__ = ["Server", "free_port", "recording_server"]
+__all__ = ["Server", "free_port", "recording_server", "use_server"]
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +131,14 @@ class Server:
             self._process.wait()
         if self._told is not None:
             self._told.close()
+
+
+def use_server(url: str) -> None:
+    """Have Prefect, in this process and in those that it starts, talk to a server, whether it was imported or not."""
+    os.environ["PREFECT_API_URL"] = url
+    from prefect.context import refresh_global_settings_context
+
+    refresh_global_settings_context()
 
 
 def recording_server() -> Server:

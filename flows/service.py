@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.environment import WATCHER, prepare_environment
-from flows.server import Server, free_port
+from flows.environment import WATCHER
+from flows.server import Server, free_port, use_server
 from flows.waking import wake
 from pipeline.acquisitions.place import SERVED, SERVER, ledger_of, place_of, watch_hold
 from pipeline.engine.cluster import client_environment
@@ -101,7 +101,8 @@ def watch(wanted: Watch) -> None:
     _check_cron(wanted.cron)
     place = place_of(wanted.output)
     with hold(watch_hold(wanted.output)), _server(place) as url:
-        os.environ |= {"PREFECT_API_URL": url, WATCHER: str(os.getpid())}
+        use_server(url)
+        os.environ[WATCHER] = str(os.getpid())
         with join_cluster(wanted.config) as address:
             os.environ.update(client_environment(address))
             _serve(wanted, url)
@@ -123,7 +124,6 @@ def _server(place: Path) -> Iterator[str]:
     if url := os.environ.get("PREFECT_API_URL"):
         yield url
         return
-    prepare_environment()
     server = Server(partial(_start_server, place), _port(place), lambda: f"see {place / 'server.log'}")
     try:
         server.wait()

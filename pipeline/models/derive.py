@@ -322,10 +322,12 @@ class _Derivation(Sizes):
         stride, scale = found.stride, found.scale
         far = max(0, *found.reach)
         border = -(-(far + found.margin) // scale) + 1
-        edge = found.phase + round_up(edge + 2 * far + 4 * stride, stride)
+        # Whatever is lost at the ends, some strides are left to be compared.
+        ends = 2 * (found.margin + border * scale)
+        edge = found.phase + round_up(max(edge + 2 * far + 4 * stride, ends + 8 * stride), stride)
         long = found.phase + round_up(min(8 * edge, max(self.longest, 2 * edge)), stride)
         # Far, and yet no multiple of two strides: what repeats itself more seldom than the stride shows.
-        shift = (edge // 8 // stride * 2 + 1) * stride if edge > 16 * stride else 3 * stride
+        shift = ((edge - ends) // (4 * stride) * 2 + 1) * stride
         image = self._line(shift + long, seed=1) * 4 - 2
         first = image[:, :edge]
         for start, second in ((stride, image[:, stride : edge + 2 * stride]), (shift, image[:, shift:])):
