@@ -174,7 +174,8 @@ class Probe:
 
     def operations(self, shape: tuple[int, ...]) -> int:
         """Count the floating-point operations of a pass on an input of a spatial shape; 0 where nobody can tell."""
-        if self._empty is None or not self.sizes(shape):
+        # In this order: what a size shows may be that something wants numbers.
+        if not self.sizes(shape) or self._empty is None:
             return 0
         from torch.utils.flop_counter import FlopCounterMode
 

@@ -42,10 +42,11 @@ def test_the_readme_leads_to_a_cluster_that_turns_others_away(tmp_path: Path) ->
     tifffile.imwrite(tmp_path / "images" / "a.tif", np.eye(60, 70, dtype=np.uint8))
     model = save_random_model(tmp_path / "model", UNetConfig(depth=1, base_channels=2), seed=3)
     run += f" --direct -m {model}"
+    worker = worker.replace("configs/", f"{README.parent}/configs/")
     with (tmp_path / "log").open("wb") as log:
         processes = [
             subprocess.Popen(scheduler.split(), cwd=tmp_path, env=secret, stdout=log, stderr=log),
-            subprocess.Popen(worker.split(), cwd=tmp_path, env=secret, stdout=log, stderr=log),
+            subprocess.Popen(["env", *worker.split()], cwd=tmp_path, env=secret, stdout=log, stderr=log),
         ]
         try:
             wait = f"until (: < /dev/tcp/127.0.0.1/{port}) 2> {os.devnull}; do sleep 0.1; done"

@@ -15,6 +15,9 @@ from pipeline.engine.workers import worker_variables
 from pipeline.errors import ClusterError, ConfigError
 from tests.engine import jobs
 
+HERE = Path(__file__).parents[2]
+"""For jobs to find the tests."""
+
 SBATCH = """#!/bin/sh
 cp "$1" {folder}/script
 setsid sh {folder}/script > {folder}/log 2>&1 &
@@ -48,7 +51,9 @@ def slurm(workers: int, **options: Any) -> ClusterSpec:  # noqa: ANN401 (whateve
 
 @pytest.mark.slow
 def test_jobs_of_a_batch_system_are_workers_with_our_settings_and_are_cancelled(queue: Path) -> None:
-    spec = slurm(2, queue="short", walltime="00:10:00", job_script_prologue=["export MINE=1"])
+    spec = slurm(
+        2, queue="short", walltime="00:10:00", job_script_prologue=["export MINE=1", f"export PYTHONPATH={HERE}"]
+    )
     with open_cluster(spec) as address, connect(address) as executor:
         assert address.startswith("tls://127.0.0.1:")
         assert isinstance(executor, DaskExecutor)
