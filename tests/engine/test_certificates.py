@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import tifffile
 
@@ -67,6 +68,11 @@ def test_the_readme_leads_to_a_cluster_that_turns_others_away(tmp_path: Path) ->
             done = subprocess.run(run.split(), cwd=tmp_path, env=secret, capture_output=True, text=True, check=False,
                                   timeout=200)  # fmt: skip
             assert done.returncode == 0, done.stderr + (tmp_path / "log").read_text()
+            ours = [psutil.Process(process.pid) for process in processes]
+            listening = [each.laddr.ip for one in ours for process in (one, *one.children(recursive=True))
+                         for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN]  # fmt: skip
+            assert len(listening) >= 4
+            assert set(listening) == {"127.0.0.1"}
         finally:
             for process in reversed(processes):
                 process.terminate()
