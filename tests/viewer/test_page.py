@@ -126,7 +126,11 @@ def test_an_object_is_picked_and_its_row_is_seen(page: Page, nuclei: Path) -> No
         largest = int(table["area_physical"].to_numpy().argmax()) + 1
         page.wait_for(f"document.querySelector('#row table') && row.innerText.startsWith('Object {largest}')")
         middle = table.loc[largest]
-        wait_at(page, x=(middle["bbox-1"] + middle["bbox-3"]) / 2, y=(middle["bbox-0"] + middle["bbox-2"]) / 2)
+        wait_at(
+            page,
+            x=float(np.mean([middle["bbox-1"], middle["bbox-3"]])),
+            y=float(np.mean([middle["bbox-0"], middle["bbox-2"]])),
+        )
         page.key("Escape")
         page.wait_for("!document.querySelector('#row table')")
 
