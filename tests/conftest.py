@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files in which something is slow: the last one of them would keep one process busy alone."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(scope="module")
+def own_forkserver() -> Iterator[None]:
+    """Have workers forked from a server that has nothing left over from other tests: no memory, no modules."""
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # as CPython's own tests do
+    yield
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]

@@ -7,7 +7,6 @@ import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -156,14 +155,6 @@ def test_what_depends_on_its_window_is_not_cut(large: Path) -> None:
     assert len(_with_less_memory(plan)) == 4
     for changed in ({"seams": "a layer sees all"}, {"instances": "overlap"}):
         assert _with_less_memory(plan.model_copy(update=changed)) == []
-
-
-@pytest.fixture
-def own_forkserver() -> Iterator[None]:
-    """Have workers forked from a server that has no memory left over from other tests."""
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]  # as CPython's own tests do
-    yield
-    forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 @linux
