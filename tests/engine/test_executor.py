@@ -28,7 +28,7 @@ from tests.engine import jobs
 
 
 @pytest.fixture(scope="module")
-def dask_executor(own_forkserver: None) -> Iterator[Executor]:  # noqa: ARG001 (before it)
+def dask_executor(own_forkserver: None) -> Iterator[Executor]:
     with open_cluster(ClusterSpec(workers=2, preload=("pipeline.jobs",))) as address, connect(address) as executor:
         yield executor
 
@@ -201,7 +201,10 @@ def test_the_last_worker_that_a_job_may_kill_has_the_least_to_do(tmp_path: Path)
         ways = [jobs.want_too_much_memory, jobs.tell_name]
         found = dict(executor.map("segment", jobs.kill_and_tell, str(tmp_path), range(6), lowered=ways))
     assert (tmp_path / "killed").stat().st_size == 2
-    assert {index: record for index, record in found.items() if record} == {2: {"name": tmp_path.name}}
+    # Another one may have been with it both times, and is suspected as well.
+    least = {index: record for index, record in found.items() if record}
+    assert least[2] == {"name": tmp_path.name}
+    assert len(least) <= 2
 
 
 def test_a_worker_that_has_lost_its_gpu_is_replaced(tmp_path: Path) -> None:
