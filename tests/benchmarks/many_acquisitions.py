@@ -28,7 +28,7 @@ from pipeline.acquisitions.place import ledger_of, place_of
 AHEAD = 20
 """So many acquisitions lie in the folder that are not done yet."""
 
-BOUNDS = {"mebibytes": 64.0, "files": 8.0, "database_kibibytes_each": 700.0, "ledger_kibibytes_each": 2.0}
+BOUNDS = {"mebibytes": 64.0, "files": 8.0, "database_kibibytes_each": 160.0, "ledger_kibibytes_each": 2.0}
 """How much a process may gain in memory and in open files between the first fifth and the end, all acquisitions
 together; and what one acquisition may add to Prefect's database, whose events go after twenty minutes, and to the
 ledger."""

@@ -22,8 +22,8 @@ INJECT = Path(__file__).with_name("inject")
 ROOT = Path(__file__).parents[2]
 MARK = "SEAMFREE_FAULT_RUN"
 
-LINGERING = 60.0
-"""Seconds that processes may outlive the command, on a busy machine."""
+LINGERING = 15.0
+"""Seconds that processes may outlive the command."""
 
 POINTS = {
     "worker": ("chunk half written", "chunk written", "note written", "job done"),

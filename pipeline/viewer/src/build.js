@@ -1,15 +1,13 @@
-// Builds ../static: the page, one bundle, and the licences of what that contains.
+// Builds what is in ../static beside the page and its style: one bundle, and the licences of what that contains.
 
 import { build } from 'esbuild';
 import { createHash } from 'node:crypto';
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 
 const here = new URL('.', import.meta.url).pathname;
 const target = `${here}../static/`;
-rmSync(target, { recursive: true, force: true });
-mkdirSync(target);
 
-const sources = readdirSync(here).filter((name) => /\.(js|json|css|html)$/.test(name)).sort();
+const sources = readdirSync(here).filter((name) => /\.(js|json)$/.test(name)).sort();
 const digest = createHash('sha256');
 for (const name of sources) digest.update(`${name}\0`).update(readFileSync(here + name));
 
@@ -42,4 +40,3 @@ const texts = [...packages].sort().map((folder) => {
   return `${name} ${version}, ${license}\n\n${text}\n`;
 });
 writeFileSync(`${target}licences.txt`, `What the viewer contains of others, and their terms.\n\n${texts.join(`\n${'-'.repeat(80)}\n\n`)}`);
-for (const name of ['index.html', 'viewer.css']) copyFileSync(here + name, target + name);
