@@ -14,7 +14,7 @@ import zarr
 
 from tests.corpus.case import Case, done, failed
 from tests.images.reading import pixels
-from tests.images.test_zarrs import ome
+from tests.images.zarrs import ome
 
 __all__ = ["ZARRS"]
 

@@ -20,7 +20,7 @@ from tests.corpus.zarrs import ZARRS
 from tests.fuzz.packing import pack, pack_folder
 from tests.images.reading import pixels
 from tests.images.test_tiff import cases
-from tests.images.test_zarrs import ome
+from tests.images.zarrs import ome
 
 __all__ = ["LONGEST", "packages", "seeds"]
 

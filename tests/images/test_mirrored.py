@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.geometry import Box, mirror_index
 from pipeline.images.mirrored import read_window
 from tests.images.reading import opened, pixels
-from tests.images.test_zarrs import array
+from tests.images.zarrs import array
 
 
 class Image:
