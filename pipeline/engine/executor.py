@@ -355,6 +355,7 @@ class _Done:
 def _outcome(future: Any, stage: str, group: tuple[int, ...]) -> _Done | _Trouble | Exception:  # noqa: ANN401 (untyped)
     """Give what jobs reported, or what kept them from being done, or the error that cannot be helped."""
     from distributed import CancelledError
+    from distributed.comm import CommClosedError
     from distributed.scheduler import KilledWorker, NoWorkerError
 
     try:
@@ -364,7 +365,7 @@ def _outcome(future: Any, stage: str, group: tuple[int, ...]) -> _Done | _Troubl
         return _Trouble(TileError(stage, group[0], "a worker died that had it"), int(error.allowed_failures) + 1)
     except TileMemoryError as error:
         return _Trouble(error)
-    except CancelledError:
+    except (CancelledError, CommClosedError):
         return ClusterError(_LOST)
     except NoWorkerError as error:
         return ClusterError(
