@@ -355,7 +355,7 @@ class _Done:
 def _outcome(future: Any, stage: str, group: tuple[int, ...]) -> _Done | _Trouble | Exception:  # noqa: ANN401 (untyped)
     """Give what jobs reported, or what kept them from being done, or the error that cannot be helped."""
     from distributed import CancelledError
-    from distributed.comm import CommClosedError
+    from distributed.comm.core import CommClosedError
     from distributed.scheduler import KilledWorker, NoWorkerError
 
     try:
