@@ -78,6 +78,7 @@ class Server:
     ) -> None:
         self._start, self._port, self._where, self._told = start, port, where, told
         self._ended = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="server", daemon=True)
         self._process = start(port)
 
     @property
@@ -112,7 +113,7 @@ class Server:
                 self.end()
                 raise ClusterError(f"Prefect's server does not start; {where}")
             self._ended.wait(0.1)
-        threading.Thread(target=self._keep, name="server", daemon=True).start()
+        self._keeper.start()
 
     def _keep(self) -> None:
         while not self._ended.wait(0.5):
@@ -123,6 +124,9 @@ class Server:
     def end(self) -> None:
         """End it."""
         self._ended.set()
+        if self._keeper.is_alive():
+            # Or it would start another one.
+            self._keeper.join()
         self._process.terminate()
         try:
             self._process.wait(_END)
