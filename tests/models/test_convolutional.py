@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -16,15 +16,6 @@ from pipeline.models.convolutional import find_window, make_fully_convolutional
 from pipeline.models.derive import derive_context
 from pipeline.models.passes import stitch
 from tests.models.classifiers import Branching, Classifier, Head, classifiers, cut, slide
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Images are so small that threads would but wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def check(network: nn.Module, window: tuple[int, ...], stride: tuple[int, ...], more: tuple[int, ...]) -> None:

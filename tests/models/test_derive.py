@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import product
 
 import pytest
@@ -21,15 +20,6 @@ from tests.models.zoo import ZOO, Exhibit, Net, make_positive
 
 LOCAL = [name for name, exhibit in ZOO.items() if exhibit.refused is None]
 REFUSED = [name for name, exhibit in ZOO.items() if exhibit.refused is not None]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Images are so small that threads would but wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def derive(exhibit: Exhibit) -> tuple[nn.Module, ModelContext]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,15 +20,6 @@ from pipeline.models.steps import ExportSteps, ScriptSteps
 from pipeline.models.watch import Places
 from tests.models.foreign import exported
 from tests.models.zoo import ZOO
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Images are so small that threads would but wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def loaded(name: str, form: Any, edge: int | None = None) -> nn.Module:  # noqa: ANN401 (a literal)
