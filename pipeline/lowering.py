@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.geometry import Box, ways_to_cut, window_in
-from pipeline.models.predictor import Prediction
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from pipeline.models.predictor import Predictor
+    from pipeline.models.predictor import Prediction, Predictor
     from pipeline.planning import RunPlan
 
 __all__ = ["predict_in_pieces"]
@@ -53,6 +52,9 @@ def predict_in_pieces(
     Prediction
         In the frame of the whole window's output; what is not of the core is 0.
     """
+    # Loads torch, which the process that hands out tiles does without.
+    from pipeline.models.predictor import Prediction
+
     footprint, free = plan.footprint, 4 - plan.spatial_ndim
     leading = (slice(0, 1),) * free
     boxes = [Box(tuple(part.start for part in whole), tuple(part.stop for part in whole))

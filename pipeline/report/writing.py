@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from pipeline.errors import PlanError, StoreError
 from pipeline.images.plates import is_plate
-from pipeline.report.page import draw_page
 from pipeline.results import PlateResult, open_result
 
 if TYPE_CHECKING:
@@ -77,6 +76,9 @@ def write_report(result: AnyPath, path: Path | None = None) -> Path:
     StoreError, PlanError
         If the result cannot be read, or the disk refuses.
     """
+    # Loads scikit-image, which a run does without until its end.
+    from pipeline.report.page import draw_page
+
     if path is None:
         if not isinstance(result, Path):
             raise StoreError(f"{result}: where shall its report be written? give -o FILE")

@@ -153,6 +153,13 @@ def test_help_loads_nothing_heavy() -> None:
     assert run.stdout.strip() == "[]"
 
 
+def test_what_hands_out_tiles_loads_no_network_library() -> None:
+    """Workers load it at that time; here, it would cost a second and 200 MiB."""
+    program = "import sys, pipeline.batch; print(sorted({'torch', 'onnxruntime', 'skimage'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
 def test_no_module_hides_a_public_name() -> None:
     for name in pipeline.__all__:
         assert importlib.util.find_spec(f"pipeline.{name}") is None
