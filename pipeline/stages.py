@@ -18,13 +18,13 @@ from pipeline import jobs, measure_jobs, object_jobs, overlap_jobs, skip_jobs
 from pipeline.audit import audit_result, describe_faults, noted_lists
 from pipeline.destination import send_result
 from pipeline.engine.ledger import Ledger
-from pipeline.errors import AuditError, ImageError, StoreError, TileError
+from pipeline.errors import AuditError, ImageError, StoreError, TileError, TileMemoryError, WorkersKilledError
 from pipeline.finishing import publish_result, told_of
 from pipeline.geometry import ways_to_cut
 from pipeline.images.intensity import wanted_percentiles
 from pipeline.images.opening import open_image
 from pipeline.images.statistics import Counts, Search
-from pipeline.job_places import where_is_job
+from pipeline.job_places import less_memory, where_is_job
 from pipeline.notes import save_facts
 from pipeline.progress import JobDone, StageStarted, tell
 from pipeline.remote.paths import to_path
@@ -127,7 +127,9 @@ def _map(
                 ledger.mark(stage, index, record, files)
                 tell(JobDone(plan.name, stage, int(record.get("pixels", 0))))
         except TileError as error:
-            raise type(error)(stage, error.index, error.cause, where_is_job(plan, stage, error.index)) from error
+            short = isinstance(error, TileMemoryError | WorkersKilledError)
+            cause = f"{error.cause}; {less_memory(stage)}" if short else error.cause
+            raise type(error)(stage, error.index, cause, where_is_job(plan, stage, error.index)) from error
 
 
 def _records(plan: RunPlan, stage: str, total: int) -> Iterator[dict[str, Any]]:

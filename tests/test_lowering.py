@@ -16,13 +16,16 @@ import pytest
 import tifffile
 from scipy.ndimage import gaussian_filter
 
+from pipeline import object_jobs
 from pipeline.bench import bench_for
 from pipeline.config import make_config
 from pipeline.engine.cluster import ClusterSpec, connect, open_cluster
 from pipeline.engine.executor import Executor, SerialExecutor
+from pipeline.errors import TileMemoryError
 from pipeline.geometry import ways_to_cut
 from pipeline.images.discover import InputImage
 from pipeline.jobs import read_scaled
+from pipeline.labels.parting import Piece, part_crossing
 from pipeline.lowering import predict_in_pieces
 from pipeline.models.architecture import UNetConfig
 from pipeline.planning import Intent, RunPlan
@@ -183,3 +186,28 @@ def test_a_worker_with_too_little_memory_computes_piece_by_piece_and_every_byte_
     assert lowered >= 1
     told = [record.getMessage() for record in caplog.records if record.name == "pipeline.engine.executor"]
     assert any("it is done again with less memory, and so is the rest of the stage (way 1 of" in line for line in told)
+
+
+def test_where_memory_is_too_short_to_part_objects_the_place_and_the_setting_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing lowers this but a setting, for what is one object depends on it."""
+    noise = gaussian_filter(np.random.default_rng(1).normal(size=(400, 400)), 8)
+    tifffile.imwrite(tmp_path / "a.tif", ((noise / noise.std() + 4) * 6000).clip(0, 65535).astype(np.uint16))
+    config = make_config({"tile": 128, "planner": "off", "audit": {"windows": 0}})
+    plan = prepare(config, InputImage(str(tmp_path / "a.tif"), "a"), tmp_path / "out", INTENT)
+    real = part_crossing
+
+    def short(pieces: list[Piece], *rest: Any) -> Any:  # noqa: ANN401
+        real(pieces, *rest)
+        raise MemoryError(f"{len(pieces)} pieces")
+
+    monkeypatch.setattr(object_jobs, "part_crossing", short)
+    place = r"t 0 to 1, z 0 to 1, y \d+ to \d+, x \d+ to \d+"
+    advice = r"use fewer --workers, or a smaller instances\.largest"
+    with pytest.raises(
+        TileMemoryError, match=rf"part, tile 0 \(.*a\.tif, {place}\): MemoryError: \d+ pieces; {advice}"
+    ):
+        run_image(plan, SerialExecutor())
+    monkeypatch.undo()
+    assert run_image(plan, SerialExecutor()).status == "done"

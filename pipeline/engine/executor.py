@@ -383,5 +383,5 @@ def _given_up(trouble: _Trouble, deaths: int) -> TileError:
         return error
     return WorkersKilledError(
         error.stage, error.index, f"{deaths} workers died of it, the last while nothing else ran; most often memory is "
-        "too short: use a smaller --tile or fewer --workers"
+        "too short"
     )  # fmt: skip
