@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from pipeline.errors import ModelError
 from pipeline.models.constants import Constants, value_of
 from pipeline.models.passes import Symmetry, rescale, stitch
-from pipeline.models.unet import UNet
+from pipeline.models.unet import PairwisePool, UNet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,6 +137,8 @@ class Predictor:
         network = model.network.double()
         if isinstance(network, UNet):
             network = fold_normalisation(network)
+            if self.device.type == "cpu":
+                network.pool = PairwisePool()
         self._network = network.to(device=self.device, dtype=self.dtype, memory_format=layout)  # type: ignore[call-overload]
         self._turn = Lock()
         self._constants: Constants[tuple[Tensor, Tensor]] = Constants()

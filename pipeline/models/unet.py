@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pipeline.models.architecture import UNetConfig
 
-__all__ = ["UNet"]
+__all__ = ["PairwisePool", "UNet"]
 
 
 def _block(config: UNetConfig, incoming: int, outgoing: int) -> nn.Sequential:
@@ -23,6 +23,27 @@ def _block(config: UNetConfig, incoming: int, outgoing: int) -> nn.Sequential:
             layers.append(batch_norm(outgoing))
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
+
+
+class PairwisePool(nn.Module):
+    """Max-pooling by 2 along all spatial axes, as maxima of pairs: the same numbers, NaN included.
+
+    On a CPU in less than half the time, for torch's own always notes where the maxima were. For evaluation only: the
+    gradient of equal values is another one.
+    """
+
+    def forward(self, tensor: Tensor) -> Tensor:
+        """Halve each spatial axis; lengths are even.
+
+        Parameters
+        ----------
+        tensor : Tensor
+            Batch, channels, then YX or ZYX.
+        """
+        for axis in range(2, tensor.ndim):
+            first, second = (tensor[(slice(None),) * axis + (slice(start, None, 2),)] for start in (0, 1))
+            tensor = torch.maximum(first, second)
+        return tensor
 
 
 def _crop(tensor: Tensor, like: Tensor) -> Tensor:

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from pipeline.errors import ModelError
 from pipeline.models.architecture import Precision, UNetConfig
 from pipeline.models.library import load_model
 from pipeline.models.predictor import Predictor, fold_normalisation, limit_threads
-from pipeline.models.unet import UNet
+from pipeline.models.unet import PairwisePool, UNet
 from tests.random_models import random_network, save_random_model
 
 FLAT = UNetConfig(depth=2, base_channels=4, in_channels=2, classes=3, norm="batch")
@@ -104,6 +105,24 @@ def test_folding_leaves_a_network_without_normalisation_as_it_is() -> None:
     after = fold_normalisation(network).state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_maxima_of_pairs_are_what_pooling_gives(dtype: torch.dtype) -> None:
+    random = torch.Generator().manual_seed(0)
+    for shape, pool, layout in (
+        ((2, 3, 8, 6), nn.MaxPool2d(2), torch.channels_last),
+        ((1, 3, 4, 8, 6), nn.MaxPool3d(2), torch.channels_last_3d),
+    ):
+        tensor = torch.randn(shape, generator=random).to(dtype)
+        for at, value in enumerate((torch.nan, torch.inf, -torch.inf)):
+            tensor[(0, at, *[at] * (len(shape) - 2))] = value
+        tensor = tensor.contiguous(memory_format=layout)
+        expected, found = pool(tensor), PairwisePool()(tensor)
+        assert expected.isnan().sum() == 1
+        assert torch.equal(found.isnan(), expected.isnan())
+        assert torch.equal(found.nan_to_num(7), expected.nan_to_num(7))
+        assert found.is_contiguous(memory_format=layout)
 
 
 def test_threads_that_share_a_predictor_get_what_one_alone_gets(tmp_path: Path) -> None:
