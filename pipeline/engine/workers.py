@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
@@ -79,6 +80,8 @@ def prepare_workers(preload: tuple[str, ...]) -> None:
         Modules that the jobs need.
     """
     if START_METHOD == "forkserver":
+        # Killed together with others it is started again, which is nothing for a user to act upon.
+        warnings.filterwarnings("ignore", "resource_tracker: process died unexpectedly", UserWarning)
         multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed", *preload])
         with _environment(_TRACKER_ENVIRONMENT):
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
