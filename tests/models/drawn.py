@@ -204,7 +204,8 @@ class Drawn(nn.Module):
                 seen = torch.sigmoid(self.gate[level](current)) if self.joins[level] == "gated" else 1
                 current = current + skip * seen
             current = self.merge[level](current)
-        return torch.as_tensor(self.head(current))
+        scores: Tensor = self.head(current)
+        return scores
 
 
 def draw_network(seed: int, number: int, *, spoiled: bool = False) -> tuple[Drawn, Dims, str | None]:
