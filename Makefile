@@ -6,7 +6,7 @@ BIN := .venv/bin
 DATA ?= ../shared/data/nuclei_fluorescence
 SOURCES := $(shell find pipeline flows -type f -not -name '*.pyc' -not -path 'pipeline/viewer/src/*' 2>/dev/null)
 
-.PHONY: venv demo test quick lint bench load faults fuzz corpus audit viewer lock clean
+.PHONY: venv demo test quick lint bench load faults fuzz networks corpus audit viewer lock clean
 
 venv: .venv/installed
 
@@ -62,6 +62,13 @@ faults: venv
 RUNS ?= 20000
 fuzz: venv
 	$(BIN)/python -m tests.fuzz --runs $(RUNS) $(if $(SEED),--seed $(SEED))
+
+# What is derived of networks, against what single pixels and tiles show of them: `make networks NETWORKS=50 SEED=3`.
+NETWORKS ?= 400
+networks: venv
+	$(BIN)/python -m tests.models.test_table
+	$(BIN)/python -m tests.test_packages
+	$(BIN)/python -m tests.models.drawn_trials --networks $(NETWORKS) $(if $(SEED),--seed $(SEED))
 
 # Bad input, and what a user is told of it.
 corpus: venv

@@ -17,13 +17,11 @@ from pipeline.errors import ModelError
 from pipeline.geometry import Margin, round_up
 from pipeline.models.context import ModelContext, Output
 from pipeline.models.probe import Probe
-from pipeline.models.sizes import STRIDES, Axis, NotLocalError, Sizes
+from pipeline.models.sight import LOUD, Sight, one_stride
+from pipeline.models.sizes import STRIDES, Axis, NotLocalError
 from pipeline.models.travel import Travel
-from pipeline.models.watch import Passed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor, nn
 
 __all__ = ["LONGEST_PROBE", "derive_context"]
@@ -37,12 +35,13 @@ _LONGEST_OPAQUE = {2: 1024, 3: 192}
 _FIRST_PROBE = 128
 """Pixels of the smallest probe: a single kernel that reaches farther would step over its ends, unseen."""
 
-_LOUD = 1e6
-"""What a pixel is changed to: far outputs see it through many small weights."""
-
 _ALIKE = 1e-4
 """Of the size of an output: below this, two outputs are the same but for rounding in float32."""
 
+_TURNING = (
+    "beyond the edges of what it is given it sees the opposite ones (circular padding); beyond those of an image it "
+    "sees the mirrored image here, as all networks do"
+)
 
 _UNTOLD = "a layer that cannot be told"
 
@@ -92,7 +91,7 @@ def derive_context(
         torch.set_num_threads(threads)
 
 
-class _Derivation(Sizes):
+class _Derivation(Sight):
     """One network under examination."""
 
     def __init__(self, probe: Probe, output: str | None, longest: int, first: tuple[int, ...] | None) -> None:
@@ -163,7 +162,7 @@ class _Derivation(Sizes):
             return candidate
         stride, scale = candidate.stride, candidate.scale
         edge = candidate.phase + round_up(max(candidate.smallest, 4 * stride, _FIRST_PROBE), stride)
-        lines = self._line(edge), self._line(edge, seed=1), self._line(edge + stride)
+        lines = self.line(edge), self.line(edge, seed=1), self.line(edge + stride)
         if layer := self.probe.reads_elsewhere(axis, *lines, self.at(axis, edge)):
             problem = f"not local: {layer}, reads its input where the image says, which may be anywhere"
             return replace(candidate, kind="global", problem=problem)
@@ -171,7 +170,7 @@ class _Derivation(Sizes):
         notes: tuple[str, ...] = ()
         if self.probe.opaque:
             method, notes = "perturbation", ("its operations cannot be watched: what changed with a pixel was seen",)
-        elif not self._nan_travels(axis, edge, stride):
+        elif not self.nan_travels(axis, edge, stride):
             method, notes = "perturbation", ("an operation swallows NaN: what changed with a pixel was seen",)
         candidate = replace(candidate, method=method, notes=notes)
         flooded = ""
@@ -180,14 +179,15 @@ class _Derivation(Sizes):
             # A stride of pixels, for a strided kernel may step over some; and whole halves, for a dilated one may step
             # over the end of a probe.
             (seen,), (left, right) = (
-                self._seen(axis, edge, places, method)
-                for places in ([_middle(edge, stride)], [slice(0, edge // 2 + 1), slice(edge // 2, edge)])
+                self.seen(axis, edge, places, method)
+                for places in ([one_stride(edge, stride)], [slice(0, edge // 2 + 1), slice(edge // 2, edge)])
             )
             length = self.out(axis, edge) or 0
             if not seen:
                 return replace(candidate, kind="global", problem="no output depends on its input")
-            if right[0] >= slack and left[-1] < length - slack:
-                if self._as_far(axis, edge, candidate, seen):
+            if any(_end(left, right, length, slack, around) for around in (0, seen[-1] - seen[0] + slack)):
+                farthest = self._as_far(axis, edge, candidate, seen)
+                if farthest != "no":
                     break
                 if self.probe.opaque:
                     # It may as well be that another stride is the right one.
@@ -203,107 +203,54 @@ class _Derivation(Sizes):
                 problem = f"an output sees farther than the largest probe tells, {edge} pixels along axis {axis}"
                 return replace(candidate, kind="global", problem=problem)
             edge = candidate.phase + round_up(2 * edge, stride)
+        if farthest == "round":
+            candidate = replace(candidate, notes=(*candidate.notes, _TURNING))
         candidate = self._reach(axis, edge, candidate)
         return self._steady(axis, edge, candidate)
 
-    def _as_far(self, axis: int, edge: int, candidate: Axis, seen: list[int]) -> bool:
-        """Tell whether outputs of the largest probe see no farther: sparse kernels step over the ends of others."""
+    def _as_far(self, axis: int, edge: int, candidate: Axis, seen: list[int]) -> Literal["yes", "no", "round"]:
+        """Tell whether outputs of the largest probe see no farther: sparse kernels step over the ends of others.
+
+        They may see as far round its ends, from one to the other.
+        """
         stride, scale = candidate.stride, candidate.scale
         size = candidate.phase + round_up(max(edge, self.longest - candidate.stride), stride)
-        middle = _middle(edge, stride).start
+        middle = one_stride(edge, stride).start
         nearest, farthest = seen[0] * scale - middle, seen[-1] * scale - middle
         # At the ends, too: from there one sees twice as far.
         starts = (size // stride // 2 * stride, 0, (size - stride) // stride * stride)
         shift = middle % stride
         places = [slice(at + shift, at + shift + stride) for at in starts if at + shift + stride <= size]
-        return all(
-            not outputs
-            or (nearest - stride < outputs[0] * scale - at.start and outputs[-1] * scale - at.start < farthest + stride)
-            for at, outputs in zip(places, self._seen(axis, size, places, candidate.method), strict=True)
-        )
+        away = {
+            output * scale - at.start
+            for at, outputs in zip(places, self.seen(axis, size, places, candidate.method), strict=True)
+            for output in outputs
+        }
+        beyond = {by for by in away if not nearest - stride < by < farthest + stride}
+        round_it = all(any(nearest - stride < by + turn < farthest + stride for turn in (size, -size)) for by in beyond)
+        return "yes" if not beyond else "round" if round_it else "no"
 
     def _flood(self, axis: int, edge: int, stride: int) -> str:
         """Name the operation after which a few NaN, or changes, are everywhere."""
         if self.probe.opaque:
-            changed = self._line(edge)
-            changed[:, _middle(edge, stride)] = _LOUD
-            return self.probe.first_flooded(self._line(edge), changed, axis, self.at(axis, edge)) or _UNTOLD
-        line = self._line(edge, nan=_middle(edge, stride))
-        _, passed = self._run(axis, line, watched=True, travel=Travel(guess=False))
+            changed = self.line(edge)
+            changed[:, one_stride(edge, stride)] = LOUD
+            return self.probe.first_flooded(self.line(edge), changed, axis, self.at(axis, edge)) or _UNTOLD
+        line = self.line(edge, nan=one_stride(edge, stride))
+        _, passed = self.run(axis, line, watched=True, travel=Travel(guess=False))
         return next((str(note) for note in passed if note.flooded), _UNTOLD)
-
-    def _line(self, edge: int, seed: int = 0, nan: slice | None = None) -> Tensor:
-        """Give an image of random positive numbers: zeros are a case of their own to logarithms and deviations."""
-        line = torch.rand(self.probe.channels, edge, generator=torch.Generator().manual_seed(seed)) + 0.1
-        if nan is not None:
-            line[:, nan] = torch.nan
-        return line
-
-    def _run(
-        self, axis: int, *lines: Tensor, watched: bool = False, travel: Travel | None = None
-    ) -> tuple[Tensor, list[Passed]]:
-        shape = self.at(axis, lines[0].shape[1])
-        outputs, passed = self.probe.run(axis, torch.stack(lines), shape, watched=watched, travel=travel)
-        if self.name in outputs and len(outputs[self.name]) == len(lines):
-            return outputs[self.name], passed
-        if len(lines) == 1:
-            raise ModelError(f"the network refuses a size that it should take: {self.probe.complaint}")
-        # Some take one image at a time.
-        self.probe.together = 1
-        return torch.cat([self._run(axis, line, travel=travel)[0] for line in lines]), []
-
-    def _seen(self, axis: int, edge: int, places: Sequence[slice], method: str) -> list[list[int]]:
-        """Give, for each of some parts of the input, the outputs that see any of it, in order."""
-        if method == "nan":
-            return self._seen_by_nan(axis, edge, places)
-        found = []
-        images = (0, 1) if not self.probe.opaque or self.probe.compares else (0,)
-        before = {seed: self._run(axis, self._line(edge, seed))[0] for seed in images}
-        for at in places:
-            changed = torch.zeros(before[0].shape[2], dtype=torch.bool)
-            for seed in images:
-                other = self._line(edge, seed + 2)[:, at] * 2 - 1
-                for value in (_LOUD, -_LOUD, 0.0, *((other,) if len(images) > 1 else ())):
-                    line = self._line(edge, seed)
-                    line[:, at] = value
-                    changed |= _differs(before[seed], self._run(axis, line)[0])[0]
-            found.append(changed.nonzero()[:, 0].tolist())
-        return found
-
-    def _seen_by_nan(self, axis: int, edge: int, places: Sequence[slice]) -> list[list[int]]:
-        bad: list[Tensor] = []
-        while len(bad) < len(places):
-            lines = [self._line(edge, nan=at) for at in places[len(bad) : len(bad) + self.probe.together]]
-            travel = Travel(guess=False)
-            given, _ = self._run(axis, *lines, travel=travel)
-            seen = torch.isnan(given).any(dim=1)
-            for guess in (True, None) if travel.guessed else ():
-                # What a comparison with NaN decides has been seen as well.
-                other, _ = self._run(axis, *lines, travel=Travel(guess))
-                seen |= torch.isnan(other).any(dim=1) | _differs(given, other)
-            bad += seen
-        return [each.nonzero()[:, 0].tolist() for each in bad]
-
-    def _nan_travels(self, axis: int, edge: int, stride: int) -> bool:
-        """Tell whether NaN gets wherever a change does, and nowhere by itself."""
-        untouched, _ = self._run(axis, self._line(edge))
-        if not bool(torch.isfinite(untouched).all()):
-            return False
-        middle = [_middle(edge, stride)]
-        (bad,), (changed,) = self._seen(axis, edge, middle, "nan"), self._seen(axis, edge, middle, "perturbation")
-        return set(changed) <= set(bad)
 
     def _reach(self, axis: int, edge: int, found: Axis) -> Axis:
         """Measure how far outputs see, worst case over all phases, and whether they ever see padding."""
         stride, scale, margin = found.stride, found.scale, found.margin
         # Where a probe costs a whole forward pass, all phases are changed at once: what sees any of them may see the
         # farthest, so that what is found is up to a stride too far.
-        middle = _middle(edge, stride)
+        middle = one_stride(edge, stride)
         phases = [middle] if self.probe.opaque else [slice(at, at + 1) for at in range(middle.start, middle.stop)]
         reach: list[tuple[int, int]] = []
         beyond = 0
         length = self.out(axis, edge) or 0
-        for part, outputs in zip(phases, self._seen(axis, edge, phases, found.method), strict=True):
+        for part, outputs in zip(phases, self.seen(axis, edge, phases, found.method), strict=True):
             for output in outputs:
                 start = output * scale + margin
                 before, after = start - part.start, part.stop - (start + scale)
@@ -328,10 +275,10 @@ class _Derivation(Sizes):
         long = found.phase + round_up(min(8 * edge, max(self.longest, 2 * edge)), stride)
         # Far, and yet no multiple of two strides: what repeats itself more seldom than the stride shows.
         shift = ((edge - ends) // (4 * stride) * 2 + 1) * stride
-        image = self._line(shift + long, seed=1) * 4 - 2
+        image = self.line(shift + long, seed=1) * 4 - 2
         first = image[:, :edge]
         for start, second in ((stride, image[:, stride : edge + 2 * stride]), (shift, image[:, shift:])):
-            (one,), (other,) = (self._run(axis, window)[0] for window in (first, second))
+            (one,), (other,) = (self.run(axis, window)[0] for window in (first, second))
             step = start // scale
             last = one.shape[1] - border
             # There is nothing to compare where outputs are fewer than the scale says.
@@ -347,7 +294,7 @@ class _Derivation(Sizes):
 
     def _name_unsteady(self, axis: int, one: Tensor, other: Tensor) -> str:
         """Name the first operation that gives something else when a window is shifted by a stride."""
-        before, after = (self._run(axis, window, watched=True)[1] for window in (one, other))
+        before, after = (self.run(axis, window, watched=True)[1] for window in (one, other))
         for first, second in zip(before, after, strict=False):
             if first.profile is not None and second.profile is not None:
                 grown, length = len(second.profile) - len(first.profile), len(first.profile)
@@ -360,14 +307,21 @@ class _Derivation(Sizes):
         return _UNTOLD
 
 
-def _middle(edge: int, stride: int) -> slice:
-    """Give a stride of pixels in the middle: one of each phase."""
-    return slice(edge // 2, edge // 2 + stride)
+def _end(left: list[int], right: list[int], length: int, slack: int, around: int) -> bool:
+    """Tell whether the halves of an image are seen no farther than somewhere in the other half.
 
-
-def _differs(one: Tensor, other: Tensor) -> Tensor:
-    """Tell where images differ in any of their channels."""
-    return ((one != other) & ~(one.isnan() & other.isnan())).any(dim=1)
+    Parameters
+    ----------
+    left, right : list of int
+        Outputs that see the left half, and the right half.
+    length, slack : int
+        How many outputs there are, and how many a stride is.
+    around : int
+        So many outputs at each end may see the opposite one.
+    """
+    last = max((output for output in left if output < length - around), default=0)
+    first = min((output for output in right if output >= around), default=length)
+    return first >= around + slack and last < length - around - slack
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

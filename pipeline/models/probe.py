@@ -91,7 +91,7 @@ class Probe:
         self.complaint, self.complaint_place = "", ""
         self.together = 1 if self.opaque else 16
         self._sizes: dict[tuple[int, ...], dict[str, tuple[int, ...]] | None] = {}
-        self._empty = None if self.opaque else _without_numbers(network)
+        self._empty = [] if self.opaque else _without_numbers(network)
         self._lines = [] if self.opaque else [LineMode(axis, dims) for axis in range(dims)]
         self._stepwise = True
 
@@ -134,7 +134,7 @@ class Probe:
                 self._stepwise = False
                 return self._forward(network, image, modes[:-1] if watch is not None else modes, watch)
             except (RuntimeError, ValueError, IndexError, AssertionError, TypeError, NotImplementedError) as error:
-                complaint, place = " ".join(str(error).split())[:200], getattr(error, "place", "") or places.here
+                complaint, place = _in_short(error), getattr(error, "place", "") or places.here
             if watch is not None and placed is not network and self._forward(network, image, modes[:-1], None):
                 # It is not the network that refuses.
                 self._stepwise = False
@@ -156,15 +156,17 @@ class Probe:
 
         Of a network that another runtime computes the results on the way are given only where they are to be `named`.
         """
-        if self._empty is not None:
+        for empty in tuple(self._empty):
             watch = Watch(self.dims, None)
-            image = torch.empty(1, self.channels, *shape, device="meta")
-            outputs = self._forward(self._empty, image, [], watch)
-            if outputs or "meta" not in self.complaint.lower():
+            outputs = self._forward(empty, torch.empty(1, self.channels, *shape, device="meta"), [], watch)
+            if outputs:
+                self._empty = [empty]
                 return {name: tuple(each.shape) for name, each in outputs.items()}, watch.passed, watch.peak
-            if max(shape) > _LONGEST_NUMBERS:
-                return {}, [], 0
-            self._empty = None  # something in it wants numbers
+            # Of a script that wants numbers, torch may keep to itself why it failed.
+            if (not self.complaint or "meta" in self.complaint.lower()) and max(shape) <= _LONGEST_NUMBERS:
+                self._empty.remove(empty)
+        if self._empty:
+            return {}, [], 0
         if max(shape) > _LONGEST_NUMBERS:
             return {}, [], 0
         longest = max(range(self.dims), key=lambda axis: shape[axis])
@@ -175,12 +177,12 @@ class Probe:
     def operations(self, shape: tuple[int, ...]) -> int:
         """Count the floating-point operations of a pass on an input of a spatial shape; 0 where nobody can tell."""
         # In this order: what a size shows may be that something wants numbers.
-        if not self.sizes(shape) or self._empty is None:
+        if not self.sizes(shape) or not self._empty:
             return 0
         from torch.utils.flop_counter import FlopCounterMode
 
         counter = FlopCounterMode(display=False)
-        self._forward(self._empty, torch.empty(1, self.channels, *shape, device="meta"), [counter], None)  # type: ignore[list-item]  # it is one
+        self._forward(self._empty[0], torch.empty(1, self.channels, *shape, device="meta"), [counter], None)  # type: ignore[list-item]  # it is one
         return int(counter.get_total_flops())
 
     def run(
@@ -299,21 +301,37 @@ class Probe:
         return ""
 
 
-def _without_numbers(network: nn.Module) -> nn.Module | None:
-    """Give a copy of a network on the meta device, which knows shapes and computes nothing; None where none can be."""
+def _in_short(error: Exception) -> str:
+    """Give what an operation complains of, without the way there."""
+    # Of a script, torch writes all its code between that this failed and why.
+    return " ".join(str(error).rpartition("RuntimeError: ")[2].split())[:200]
+
+
+def _without_numbers(network: nn.Module) -> list[nn.Module]:
+    """Give copies of a network on the meta device, which knows shapes and computes nothing: what is tried in turn."""
     if isinstance(network, Around):
-        inner = _without_numbers(network.network)
-        return None if inner is None else network.around(inner)
+        return [network.around(inner) for inner in _without_numbers(network.network)]
     if isinstance(network, torch.jit.ScriptModule):
-        content = io.BytesIO()
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                torch.jit.save(network, content)
-            return load_script(content.getvalue(), "meta")
-        except RuntimeError:
-            return None
-    return _Empty(network)
+        # Constants of a script are perhaps numbers that sizes are computed from, and perhaps multiplied with an image.
+        made = (_empty_script(network, constants=device) for device in ("cpu", "meta"))
+        return [each for each in made if each is not None]
+    return [_Empty(network)]
+
+
+def _empty_script(network: torch.jit.ScriptModule, constants: str) -> nn.Module | None:
+    """Copy a script without the numbers of its weights, its constants on a device; None where torch cannot."""
+    content = io.BytesIO()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            torch.jit.save(network, content)
+        emptied = load_script(content.getvalue(), constants)
+        for module in emptied.modules():
+            for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+                setattr(module, name, tensor.to("meta"))
+    except RuntimeError:
+        return None
+    return emptied
 
 
 def _in_steps(network: nn.Module, places: Places) -> nn.Module:

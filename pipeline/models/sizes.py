@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import product
 from math import lcm, prod
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["STRIDES", "Axis", "NotLocalError", "Sizes"]
 
 _FIRST_SIZES = (*range(1, 33), 48, 64, 96, 128, 188, 192, 256, 320, 512, 572, *range(33, 257))
+
+_UNEVEN = 96
+"""Pixels from which on sizes are tried that differ along the axes."""
 
 STRIDES = (1, 2, 4, 8, 16, 32, 64, 3, 6, 12, 24, 48, 5, 10, 20, 40, 128)
 """Tried in this order where the network's operations cannot be watched."""
@@ -79,7 +83,9 @@ class Sizes:
     def _find_base(self, first: tuple[int, ...] | None) -> tuple[int, ...]:
         """Find some size that the network takes."""
         sizes = _FIRST_SIZES if not self.probe.opaque else (64, 128, 256, 16, 32, 188, 512)
-        for shape in (*([first] if first else []), *((edge,) * self.dims for edge in sizes)):
+        # Where legal sizes differ from axis to axis, perhaps no square is one.
+        uneven = product(range(_UNEVEN, _UNEVEN + 12 // (self.dims - 1)), repeat=0 if self.probe.opaque else self.dims)
+        for shape in (*([first] if first else []), *((edge,) * self.dims for edge in sizes), *filter(None, uneven)):
             found = self.probe.sizes(shape)
             if found and all(min(each, default=1) > 0 for each in found.values()):
                 return shape

@@ -27,6 +27,10 @@ def look(far: int, outgoing: int = 2, incoming: int = 1) -> nn.Conv2d:
     return nn.Conv2d(incoming, outgoing, 2 * far + 1, padding=far)
 
 
+def turning(incoming: int) -> nn.Conv2d:
+    return nn.Conv2d(incoming, 3, 3, padding=1, padding_mode="circular")
+
+
 def local_maxima(image: Tensor, first: nn.Module) -> Tensor:
     found: Tensor = first(image)
     return found * (found == functional.max_pool2d(found, 11, 1, 5)).float()
@@ -103,6 +107,11 @@ LOCAL: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "a dilated pooling": (
         lambda: nn.Sequential(nn.ZeroPad2d(4), nn.MaxPool2d(3, 1, dilation=4), look(1)), 5, 1
     ),
+    "circular edges": (lambda: nn.Conv2d(1, 2, 5, padding=2, padding_mode="circular"), 2, 1),
+    "circular edges, pooled": (
+        lambda: nn.Sequential(turning(1), nn.MaxPool2d(2), turning(3), nn.Upsample(scale_factor=2), turning(3)), 5, 2
+    ),
+    "a roll": (lambda: Odd(lambda image: torch.roll(image, (200, 200), (2, 3)) + image), 200, 1),
     "reflected edges": (lambda: nn.Conv2d(1, 2, 5, padding=2, padding_mode="reflect"), 2, 1),
     "half precision": (
         lambda: Odd(lambda image, first: first(image.half()).float(), look(1).half()), 1, 1
@@ -128,7 +137,9 @@ NOT_LOCAL: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "the size of the image": (lambda: Odd(lambda image: image + 1.0 / image.shape[2]), "not the same everywhere"),
     "deformable sampling": (lambda: Odd(deformed, look(1), look(1)), "reads its input where the image says"),
     "a shift by what the image says": (lambda: Odd(gathered, look(1, 1)), "aten::gather, reads its input where"),
-    "a roll": (lambda: Odd(lambda image: torch.roll(image, 200, 2) + image), "farther than the largest probe"),
+    "a roll by a part of the image": (
+        lambda: Odd(lambda image: torch.roll(image, image.shape[2] // 4, 2) + image), "farther than the largest probe"
+    ),
     "a mirror": (lambda: Odd(lambda image: image + image.flip(3)), "farther than the largest probe"),
     "transposed": (lambda: Odd(lambda image: image + image.transpose(2, 3)), "not local"),
     "a running sum": (lambda: Odd(lambda image: image.cumsum(2)), "farther than the largest probe"),

@@ -75,6 +75,35 @@ class _Loop(nn.Module):
         return image
 
 
+class _Doubled(nn.Module):
+    """Goes to twice the size of the image, as a trace computes it: with a constant, 2."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return nn.functional.interpolate(image, size=[image.shape[2] * 2, image.shape[3] * 2])
+
+
+class _Weighed(nn.Module):
+    """Weighs channels by what a trace keeps as a constant, too, and only an image can be multiplied with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = [torch.tensor([1.0, 2.0]).reshape(1, 2, 1, 1)]
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image * self.weights[0]
+
+
+@pytest.mark.parametrize(("layer", "times"), [(_Doubled(), 2), (_Weighed(), 1)])
+def test_sizes_of_a_script_are_asked_without_numbers(layer: nn.Module, times: int) -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3, stride=2, padding=1), layer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        content = exported(network.eval(), "torchscript")
+    probe = Probe(load_script(content, "cpu").eval(), 1, 2)
+    # Nobody has the memory to compute that.
+    assert probe.sizes((2**18, 2**18)) == {"0": (1, 2, 2**17 * times, 2**17 * times)}
+
+
 def test_a_script_that_cannot_be_followed_is_examined_as_a_whole() -> None:
     torch.manual_seed(0)
     with warnings.catch_warnings():

@@ -9,6 +9,8 @@ from torch import nn
 from pipeline.errors import ModelError
 from pipeline.models.derive import derive_context
 from tests.models.odd import LOCAL, NOT_LOCAL, Odd
+from tests.models.test_derive import whole_and_tiles
+from tests.models.zoo import Exhibit
 
 
 @pytest.mark.parametrize("name", LOCAL)
@@ -20,6 +22,17 @@ def test_how_far_an_odd_network_sees_is_known_by_construction(name: str) -> None
     assert context.stride == (stride, stride)
     assert context.halo == (far, far) if name != "attention in windows" else context.halo == (0, 0)
     assert all(max(reach) == far for reach in context.reach)
+
+
+@pytest.mark.parametrize("name", ["circular edges, pooled", "a roll"])
+def test_tiles_hide_what_turns_round_at_their_edges(name: str) -> None:
+    make, *_ = LOCAL[name]
+    torch.manual_seed(0)
+    network = make().eval()
+    context = derive_context(network, 1, 2)
+    assert any("circular padding" in note for note in context.notes)
+    assert context.footprint is not None
+    assert whole_and_tiles(network.double(), context.footprint, Exhibit(make)) <= 1e-12
 
 
 @pytest.mark.parametrize("name", NOT_LOCAL)

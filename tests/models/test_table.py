@@ -1,9 +1,12 @@
 """All architectures in one table: what is derived, against what changing single pixels shows; and what is refused.
 
-`python -m tests.models.test_table` prints it.
+`python -m tests.models.test_table` prints it; a part of it stands in README.md, and is held to it.
 """
 
 from __future__ import annotations
+
+from ast import literal_eval
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +15,8 @@ from tests.models.test_derive import derive, farthest
 from tests.models.zoo import ZOO
 
 Row = tuple[str, ...]
+
+README_HEADER = "| network | margin | stride | halo | sees, derived = by single pixels |"
 
 HEADER: Row = ("architecture", "margin", "stride", "halo", "derived reach", "true reach", "found by, or refused for")
 
@@ -51,6 +56,20 @@ def draw(rows: list[Row]) -> str:
     )
 
 
+def as_markdown(line: Row) -> str:
+    """Write a row as README.md has it: what is alike along all axes once."""
+    name, margin, stride, halo, derived, true, told = line
+    if derived == "refused":
+        # The layer, without what is said of it.
+        return f"| {name} | refused: {told.removeprefix('not local: ').removeprefix('after ').split(', ')[0]} | | | |"
+    return f"| {name} | {_alike(margin)} | {_alike(stride)} | {_alike(halo)} | {_alike(derived)} = {_alike(true)} |"
+
+
+def _alike(axes: str) -> str:
+    values = [str(each).strip("()").replace(", ", "/") for each in literal_eval(axes)]
+    return values[0] if len(set(values)) == 1 else " x ".join(values)
+
+
 @pytest.mark.slow
 def test_the_table_of_architectures(capsys: pytest.CaptureFixture[str]) -> None:
     rows = table()
@@ -62,6 +81,10 @@ def test_the_table_of_architectures(capsys: pytest.CaptureFixture[str]) -> None:
     assert {each[0] for each in rows if each not in accepted} == {
         name for name, exhibit in ZOO.items() if exhibit.refused is not None
     }
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    shown = text.split(README_HEADER)[1].split("\n\n")[0].splitlines()[2:]
+    assert len(shown) >= 12
+    assert set(shown) <= {as_markdown(line) for line in rows}
 
 
 if __name__ == "__main__":
