@@ -37,6 +37,9 @@ Whole = Annotated[int, Field(strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 """Yes or no, as YAML writes it: ``true`` and ``false``; neither a text nor a number."""
 
+Number = Annotated[float, Field(strict=True)]
+"""A number, whole or not; neither a text that looks like one nor yes or no."""
+
 Extent = Annotated[Whole, Field(ge=1, le=2**20)]
 """Of an object, in pixels."""
 
@@ -59,7 +62,7 @@ class InstancesConfig(Settings):
         default=None, description="How to tell objects apart; null takes what the model's card recommends."
     )
     classes: tuple[str, ...] | None = Field(
-        default=None, description="Classes whose pixels belong to objects; null takes what the model's card says."
+        default=None, min_length=1, description="Classes whose pixels belong to objects; null takes what the model's card says."
     )
     minimum_size: Whole | None = Field(
         default=None,
@@ -68,9 +71,8 @@ class InstancesConfig(Settings):
         description="Objects with fewer pixels are dropped, wherever a tile may have ended. Null drops none with the "
         "method components where that is given, and else takes what the card recommends.",
     )
-    depth: float | None = Field(
+    depth: Number | None = Field(
         default=None,
-        strict=True,
         ge=0,
         description="How much farther from the background than the neck between them, in pixels, the middle of an "
         "object must be for a watershed to part it from another one; null takes what the card recommends.",
@@ -135,7 +137,7 @@ class OutputConfig(Settings):
         default="auto",
         description="Whether the image pyramid is part of the result; auto copies all but OME-Zarr, which has one.",
     )
-    in_place: bool = Field(
+    in_place: Flag = Field(
         default=False,
         description="Whether labels and tables become part of the OME-Zarr that they are made of; the output folder "
         "holds what is unfinished, and the summaries.",
@@ -159,6 +161,21 @@ class OutputConfig(Settings):
         description="Whether a page with pictures, plots and the audit, NAME.report.html, is written beside it.",
     )
     chunk: Whole = Field(default=512, ge=16, le=2**16, description="Largest edge of a chunk in Y and X, in pixels.")
+
+    @model_validator(mode="after")
+    def _fits_the_place(self) -> OutputConfig:
+        """Refuse what is not written where labels become part of an image that is there."""
+        if self.in_place:
+            wanted = {
+                "image: copy": self.image == "copy",
+                f"probabilities: {self.probabilities}": self.probabilities != "none",
+                f"staging: {self.staging}": self.staging is not None,
+            }
+            for name in (name for name, is_wanted in wanted.items() if is_wanted):
+                raise ValueError(
+                    f"in_place adds labels and tables to the image itself, and nothing else; leave out it or {name}"
+                )
+        return self
 
 
 class ClusterConfig(Settings):
@@ -193,7 +210,7 @@ class ExecutionConfig(Settings):
         default=None, description="Address of a Dask scheduler; null starts workers; 'serial' uses none."
     )
     cluster: ClusterConfig = ClusterConfig()
-    patience: float = Field(
+    patience: Number = Field(
         default=600.0, ge=0, description="Seconds to wait for the first worker of a cluster that is not this machine's."
     )
 
@@ -205,6 +222,9 @@ class ExecutionConfig(Settings):
                 f"scheduler is a cluster that runs already, and cluster.kind {self.cluster.kind} starts one; leave out "
                 "one of them"
             )
+        if self.scheduler is not None and self.workers is not None:
+            has = "uses none" if self.scheduler == "serial" else "has its own"
+            raise ValueError(f"workers are those that a run starts, and scheduler {has}; leave out one of them")
         if self.cluster.kind not in ("local", "cuda") and self.workers is None:
             raise ValueError(f"a cluster of the kind {self.cluster.kind} needs a number of workers; give it as workers")
         return self
@@ -248,10 +268,10 @@ class RunConfig(Settings):
         description="Arithmetic of the network; auto measures, on tiles of each image, which is the fastest whose "
         "labels are those of float32.",
     )
-    precision_tolerance: float = Field(
+    precision_tolerance: Number = Field(
         default=1e-4, ge=0, le=1, description="For auto: share of pixels whose labels may differ from those of float32."
     )
-    skip_below: float | None = Field(
+    skip_below: Number | None = Field(
         default=None,
         description="An intensity, as in the file: where all that the network could look at is below it, in each "
         "channel that it takes, pixels are background and it does not run. What that changes is measured and told.",
@@ -316,6 +336,13 @@ def _complaint(found: ErrorDetails) -> str:
     if found["loc"][-1:] == ("scheduler",):
         return found["msg"].removeprefix("Value error, ")
     match found["type"]:
+        case "bool_type":
+            return f"true or false is wanted, got {given}"
+        case "too_short":
+            return f"a list of {found['ctx']['min_length']} or more is wanted, got {given}"
+        case "literal_error" if isinstance(found["input"], bool | int | float):
+            # YAML takes off and no for false, and 0.4 for a number.
+            return f"{found['msg']}, got {given}; write it in quotes"
         case "extra_forbidden":
             section: type[BaseModel] = RunConfig
             for part in found["loc"][:-1]:

@@ -146,8 +146,6 @@ def _find_target(source: ImageSource, config: RunConfig) -> Target:
     path = source.info.path
     if not isinstance(source, ZarrSource) or source.group is None:
         raise PlanError(f"{path}: --in-place is for OME-Zarr, this is {source.info.kind}; leave it out")
-    if config.output.probabilities != "none":
-        raise PlanError(f"{path}: --in-place adds labels and tables, and no probabilities; leave one of them out")
     if isinstance(source.group, RemotePath):
         raise PlanError(f"{path}: --in-place writes beside pixels on a disk, and these are elsewhere; leave it out")
     version: Literal["0.4", "0.5"] = "0.5" if (source.group / "zarr.json").is_file() else "0.4"
