@@ -8,12 +8,13 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import ConfigError
 from pipeline.models.network import NetworkUse
 from pipeline.models.plain_yaml import read_yaml
-from pipeline.printing import short, without_secrets
+from pipeline.printing import short
+from pipeline.remote.addresses import without_secrets
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -55,6 +56,17 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
+def _without_secrets(options: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a password in what is noted with results, or with runs."""
+    if without_secrets(said := str(options)) != said:
+        raise ValueError("options are noted, and have an address with a password or token; take it from elsewhere")
+    return options
+
+
+Options = Annotated[dict[str, Any], AfterValidator(_without_secrets)]
+"""What a function, or a class of others, is called with."""
+
+
 class InstancesConfig(Settings):
     """How objects are made of the semantic labels."""
 
@@ -62,7 +74,9 @@ class InstancesConfig(Settings):
         default=None, description="How to tell objects apart; null takes what the model's card recommends."
     )
     classes: tuple[str, ...] | None = Field(
-        default=None, min_length=1, description="Classes whose pixels belong to objects; null takes what the model's card says."
+        default=None,
+        min_length=1,
+        description="Classes whose pixels belong to objects; null takes what the model's card says.",
     )
     minimum_size: Whole | None = Field(
         default=None,
@@ -107,7 +121,7 @@ class InstancesConfig(Settings):
         description="For the method overlap: how intensities are scaled, by the whole image's statistics; percentile "
         "makes the first 0 and the 99.8th 1.",
     )
-    options: dict[str, Any] = Field(
+    options: Options = Field(
         default_factory=dict, description="For the method overlap: what else the function is called with, by name."
     )
 
@@ -186,7 +200,7 @@ class ClusterConfig(Settings):
         description="local: processes of this machine; cuda: one for each of its GPUs, by dask-cuda; a batch system, "
         "by dask-jobqueue; or kubernetes, by dask-kubernetes.",
     )
-    options: dict[str, Any] = Field(
+    options: Options = Field(
         default_factory=dict, description="What the library's class of the cluster is called with, by name."
     )
 
@@ -332,8 +346,9 @@ class RunConfig(Settings):
 
 def _complaint(found: ErrorDetails) -> str:
     """Say what is wrong with a setting, in the words of who writes YAML."""
-    given = without_secrets(reprlib.repr(found["input"]))
-    if found["loc"][-1:] == ("scheduler",):
+    asked = found["input"]
+    given = without_secrets(reprlib.repr(without_secrets(asked) if isinstance(asked, str) else asked))
+    if found["type"] == "value_error" and found["loc"][-1:] in (("scheduler",), ("options",)):
         return found["msg"].removeprefix("Value error, ")
     match found["type"]:
         case "bool_type":

@@ -265,8 +265,18 @@ def test_the_default_configuration_states_the_defaults() -> None:
         ("execution: {cluster: {options: {cores: 2}}}", "execution.cluster: options are those of another kind"),
         ("execution: {cluster: {kind: slurm}}", "execution: a cluster of the kind slurm needs a number of workers"),
         ("execution: {cluster: {kind: cuda}, scheduler: 'a:1'}", "execution: scheduler is a cluster that runs already"),
-        ("execution: {workers: 2, scheduler: 'a:1'}", "execution: workers are those that a run starts, and scheduler has"),
-        ("execution: {workers: 2, scheduler: serial}", "execution: workers are those that a run starts, and scheduler uses"),
+        (
+            "execution: {workers: 2, scheduler: 'a:1'}",
+            "execution: workers are those that a run starts, and scheduler has",
+        ),
+        (
+            "execution: {workers: 2, scheduler: serial}",
+            "execution: workers are those that a run starts, and scheduler uses",
+        ),
+        (
+            "instances: {options: {server: 'https://me:geheim@host/a'}}",
+            "instances.options: options are noted, and have an address with a password or token; take it from",
+        ),
         ("precision_tolerance: '0.1'", "precision_tolerance: Input should be a valid number, got '0.1'"),
         ("skip_below: true", "skip_below: Input should be a valid number, got True"),
         ("skip_below: .nan", "skip_below: Input should be a finite number, got nan"),
@@ -344,7 +354,9 @@ def test_yes_and_no_are_nothing_else(name: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("value", ["yes", 1])
-@pytest.mark.parametrize(("section", "name"), [("instances", "fill_holes"), ("output", "table"), ("output", "in_place")])
+@pytest.mark.parametrize(
+    ("section", "name"), [("instances", "fill_holes"), ("output", "table"), ("output", "in_place")]
+)
 def test_yes_and_no_in_sections_are_nothing_else(section: str, name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=rf"{section}\.{name}: true or false is wanted"):
         make_config({section: {name: value}})
