@@ -27,6 +27,7 @@ from pipeline.acquisitions.place import SERVED, SERVER, ledger_of, place_of, wat
 from pipeline.engine.cluster import client_environment
 from pipeline.engine.parent import dies_with_parent
 from pipeline.errors import ConfigError
+from pipeline.remote.addresses import without_secrets
 from pipeline.site import join_cluster
 from pipeline.stores.hold import hold, is_held
 
@@ -239,7 +240,7 @@ def _serve(wanted: Watch, url: str) -> None:
         )  # fmt: skip
         for deployment in deployments:
             runner.add_deployment(deployment)
-        served = {"url": url, "deployment": f"{segment_image.name}/{wanted.name}"}
+        served = {"url": without_secrets(url), "deployment": f"{segment_image.name}/{wanted.name}"}
         (place_of(wanted.output) / SERVED).write_text(json.dumps(served), encoding="utf-8")
         try:
             with asyncio.Runner(loop_factory=_Loop) as loop:

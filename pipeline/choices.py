@@ -76,8 +76,6 @@ def choose_skipping(config: RunConfig, card: ModelCard | DetectorCard) -> float 
     """
     if config.skip_below is None:
         return None
-    if config.instances.method == "overlap":
-        raise ConfigError("skip_below: skips the network, and a function takes its place; leave out one of them")
     if len(card.classes) < 2 or 0 in choose_classes(config, card):
         raise ConfigError(
             f"skip_below: what is skipped becomes the first class, and {card.classes[0]!r} is no background; leave "

@@ -8,12 +8,13 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import ConfigError
 from pipeline.models.network import NetworkUse
 from pipeline.models.plain_yaml import read_yaml
-from pipeline.printing import short, without_secrets
+from pipeline.printing import short
+from pipeline.remote.addresses import without_secrets
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -37,6 +38,9 @@ Whole = Annotated[int, Field(strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
 """Yes or no, as YAML writes it: ``true`` and ``false``; neither a text nor a number."""
 
+Number = Annotated[float, Field(strict=True)]
+"""A number, whole or not; neither a text that looks like one nor yes or no."""
+
 Extent = Annotated[Whole, Field(ge=1, le=2**20)]
 """Of an object, in pixels."""
 
@@ -52,6 +56,17 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
+def _without_secrets(options: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a password in what is noted with results, or with runs."""
+    if without_secrets(said := str(options)) != said:
+        raise ValueError("options are noted, and have an address with a password or token; take it from elsewhere")
+    return options
+
+
+Options = Annotated[dict[str, Any], AfterValidator(_without_secrets)]
+"""What a function, or a class of others, is called with."""
+
+
 class InstancesConfig(Settings):
     """How objects are made of the semantic labels."""
 
@@ -59,7 +74,9 @@ class InstancesConfig(Settings):
         default=None, description="How to tell objects apart; null takes what the model's card recommends."
     )
     classes: tuple[str, ...] | None = Field(
-        default=None, description="Classes whose pixels belong to objects; null takes what the model's card says."
+        default=None,
+        min_length=1,
+        description="Classes whose pixels belong to objects; null takes what the model's card says.",
     )
     minimum_size: Whole | None = Field(
         default=None,
@@ -68,9 +85,8 @@ class InstancesConfig(Settings):
         description="Objects with fewer pixels are dropped, wherever a tile may have ended. Null drops none with the "
         "method components where that is given, and else takes what the card recommends.",
     )
-    depth: float | None = Field(
+    depth: Number | None = Field(
         default=None,
-        strict=True,
         ge=0,
         description="How much farther from the background than the neck between them, in pixels, the middle of an "
         "object must be for a watershed to part it from another one; null takes what the card recommends.",
@@ -105,7 +121,7 @@ class InstancesConfig(Settings):
         description="For the method overlap: how intensities are scaled, by the whole image's statistics; percentile "
         "makes the first 0 and the 99.8th 1.",
     )
-    options: dict[str, Any] = Field(
+    options: Options = Field(
         default_factory=dict, description="For the method overlap: what else the function is called with, by name."
     )
 
@@ -135,7 +151,7 @@ class OutputConfig(Settings):
         default="auto",
         description="Whether the image pyramid is part of the result; auto copies all but OME-Zarr, which has one.",
     )
-    in_place: bool = Field(
+    in_place: Flag = Field(
         default=False,
         description="Whether labels and tables become part of the OME-Zarr that they are made of; the output folder "
         "holds what is unfinished, and the summaries.",
@@ -160,6 +176,21 @@ class OutputConfig(Settings):
     )
     chunk: Whole = Field(default=512, ge=16, le=2**16, description="Largest edge of a chunk in Y and X, in pixels.")
 
+    @model_validator(mode="after")
+    def _fits_the_place(self) -> OutputConfig:
+        """Refuse what is not written where labels become part of an image that is there."""
+        if self.in_place:
+            wanted = {
+                "image: copy": self.image == "copy",
+                f"probabilities: {self.probabilities}": self.probabilities != "none",
+                f"staging: {self.staging}": self.staging is not None,
+            }
+            for name in (name for name, is_wanted in wanted.items() if is_wanted):
+                raise ValueError(
+                    f"in_place adds labels and tables to the image itself, and nothing else; leave out it or {name}"
+                )
+        return self
+
 
 class ClusterConfig(Settings):
     """The cluster that a run starts, and closes in the end. Changes nothing in the result."""
@@ -169,7 +200,7 @@ class ClusterConfig(Settings):
         description="local: processes of this machine; cuda: one for each of its GPUs, by dask-cuda; a batch system, "
         "by dask-jobqueue; or kubernetes, by dask-kubernetes.",
     )
-    options: dict[str, Any] = Field(
+    options: Options = Field(
         default_factory=dict, description="What the library's class of the cluster is called with, by name."
     )
 
@@ -193,7 +224,7 @@ class ExecutionConfig(Settings):
         default=None, description="Address of a Dask scheduler; null starts workers; 'serial' uses none."
     )
     cluster: ClusterConfig = ClusterConfig()
-    patience: float = Field(
+    patience: Number = Field(
         default=600.0, ge=0, description="Seconds to wait for the first worker of a cluster that is not this machine's."
     )
 
@@ -205,6 +236,9 @@ class ExecutionConfig(Settings):
                 f"scheduler is a cluster that runs already, and cluster.kind {self.cluster.kind} starts one; leave out "
                 "one of them"
             )
+        if self.scheduler is not None and self.workers is not None:
+            has = "uses none" if self.scheduler == "serial" else "has its own"
+            raise ValueError(f"workers are those that a run starts, and scheduler {has}; leave out one of them")
         if self.cluster.kind not in ("local", "cuda") and self.workers is None:
             raise ValueError(f"a cluster of the kind {self.cluster.kind} needs a number of workers; give it as workers")
         return self
@@ -248,10 +282,10 @@ class RunConfig(Settings):
         description="Arithmetic of the network; auto measures, on tiles of each image, which is the fastest whose "
         "labels are those of float32.",
     )
-    precision_tolerance: float = Field(
+    precision_tolerance: Number = Field(
         default=1e-4, ge=0, le=1, description="For auto: share of pixels whose labels may differ from those of float32."
     )
-    skip_below: float | None = Field(
+    skip_below: Number | None = Field(
         default=None,
         description="An intensity, as in the file: where all that the network could look at is below it, in each "
         "channel that it takes, pixels are background and it does not run. What that changes is measured and told.",
@@ -312,10 +346,18 @@ class RunConfig(Settings):
 
 def _complaint(found: ErrorDetails) -> str:
     """Say what is wrong with a setting, in the words of who writes YAML."""
-    given = without_secrets(reprlib.repr(found["input"]))
-    if found["loc"][-1:] == ("scheduler",):
+    asked = found["input"]
+    given = without_secrets(reprlib.repr(without_secrets(asked) if isinstance(asked, str) else asked))
+    if found["type"] == "value_error" and found["loc"][-1:] in (("scheduler",), ("options",)):
         return found["msg"].removeprefix("Value error, ")
     match found["type"]:
+        case "bool_type":
+            return f"true or false is wanted, got {given}"
+        case "too_short":
+            return f"a list of {found['ctx']['min_length']} or more is wanted, got {given}"
+        case "literal_error" if isinstance(found["input"], bool | int | float):
+            # YAML takes off and no for false, and 0.4 for a number.
+            return f"{found['msg']}, got {given}; write it in quotes"
         case "extra_forbidden":
             section: type[BaseModel] = RunConfig
             for part in found["loc"][:-1]:

@@ -170,6 +170,8 @@ def check_detector(config: RunConfig) -> bool:
         raise ConfigError("a function's objects stay as they are; leave out instances.fill_holes and instances.border")
     if config.output.probabilities != "none":
         raise ConfigError("a function gives no probabilities; leave out output.probabilities")
+    if config.skip_below is not None:
+        raise ConfigError("skip_below: skips the network, and a function takes its place; leave out one of them")
     if config.precision not in ("auto", "float32"):
         raise ConfigError(f"functions take float32; leave out the precision {config.precision!r}")
     load_detector(wish.function)

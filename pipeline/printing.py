@@ -7,26 +7,15 @@ import re
 import unicodedata
 from copy import copy
 
-__all__ = ["PlainFormatter", "in_one_line", "printable", "short", "unexpected", "without_secrets"]
+from pipeline.remote.addresses import without_secrets
+
+__all__ = ["PlainFormatter", "in_one_line", "printable", "short", "unexpected"]
 
 _OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode categories that do something instead of being seen: controls, directions of writing, ends of lines."""
 
 _SEEN = "\u200c\u200d"
 """But these two only shape the letters beside them."""
-
-_USER = re.compile(r"(?<=://)[^/?#\s@]*(?:@[^/?#\s@]*)*@")
-"""The user's name and password in a URL."""
-
-_QUERY = re.compile(
-    r"([?&][^=&\s#]*(?:token|key|secret|signature|sig|password|credential)[^=&\s#]*=)[^&\s#'\"]+", re.IGNORECASE
-)
-"""What a URL asks with, where its name tells that it is nobody else's business."""
-
-
-def without_secrets(text: str) -> str:
-    """Take users, passwords and tokens out of the URLs in a text."""
-    return _QUERY.sub(r"\1...", _USER.sub("", text)) if "://" in text else text
 
 
 def printable(text: str) -> str:

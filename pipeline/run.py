@@ -121,7 +121,7 @@ def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent, 
         for note in () if survey else source.notes:
             log.warning("%s", note)
         content = content_sha256(source) if config.identify == "content" and not survey else None
-        target = _find_target(source, config) if config.output.in_place else None
+        target = _find_target(source) if config.output.in_place else None
         made = make_plan(config, image, source.info, facts, output.absolute(), intent, content, target)
         if intent.rates is None and intent.core is None and (rates := known_rates(made, config)) is not None:
             known = intent.model_copy(update={"rates": rates})
@@ -135,19 +135,17 @@ def _learn(config: RunConfig, use: NetworkUse) -> ModelFacts:
     return learn_facts(config.model, factory=config.factory, trust=config.trust_model_code, use=use)
 
 
-def _find_target(source: ImageSource, config: RunConfig) -> Target:
+def _find_target(source: ImageSource) -> Target:
     """Find the group that labels become a part of.
 
     Raises
     ------
     PlanError
-        If the image is no OME-Zarr, or more is wanted than an image holds beside itself.
+        If the image is no OME-Zarr on a disk.
     """
     path = source.info.path
     if not isinstance(source, ZarrSource) or source.group is None:
         raise PlanError(f"{path}: --in-place is for OME-Zarr, this is {source.info.kind}; leave it out")
-    if config.output.probabilities != "none":
-        raise PlanError(f"{path}: --in-place adds labels and tables, and no probabilities; leave one of them out")
     if isinstance(source.group, RemotePath):
         raise PlanError(f"{path}: --in-place writes beside pixels on a disk, and these are elsewhere; leave it out")
     version: Literal["0.4", "0.5"] = "0.5" if (source.group / "zarr.json").is_file() else "0.4"

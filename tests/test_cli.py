@@ -265,6 +265,29 @@ def test_the_default_configuration_states_the_defaults() -> None:
         ("execution: {cluster: {options: {cores: 2}}}", "execution.cluster: options are those of another kind"),
         ("execution: {cluster: {kind: slurm}}", "execution: a cluster of the kind slurm needs a number of workers"),
         ("execution: {cluster: {kind: cuda}, scheduler: 'a:1'}", "execution: scheduler is a cluster that runs already"),
+        (
+            "execution: {workers: 2, scheduler: 'a:1'}",
+            "execution: workers are those that a run starts, and scheduler has",
+        ),
+        (
+            "execution: {workers: 2, scheduler: serial}",
+            "execution: workers are those that a run starts, and scheduler uses",
+        ),
+        (
+            "instances: {options: {server: 'https://me:geheim@host/a'}}",
+            "instances.options: options are noted, and have an address with a password or token; take it from",
+        ),
+        ("precision_tolerance: '0.1'", "precision_tolerance: Input should be a valid number, got '0.1'"),
+        ("skip_below: true", "skip_below: Input should be a valid number, got True"),
+        ("skip_below: .nan", "skip_below: Input should be a finite number, got nan"),
+        ("execution: {patience: yes}", "execution.patience: Input should be a valid number, got True"),
+        ("channels: []", "channels: a list of 1 or more is wanted, got []"),
+        ("instances: {classes: []}", "instances.classes: a list of 1 or more is wanted, got []"),
+        ("rescale: off", "rescale: Input should be 'off' or 'auto', got False; write it in quotes"),
+        ("output: {ome_zarr: 0.4}", "output.ome_zarr: Input should be '0.5' or '0.4', got 0.4; write it in quotes"),
+        ("output: {in_place: true, probabilities: float16}", "output: in_place adds labels and tables to the image"),
+        ("output: {in_place: true, image: copy}", "output: in_place adds labels and tables to the image itself, and"),
+        ("output: {in_place: true, staging: a}", "output: in_place adds labels and tables to the image itself, and"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_path_and_what_is_allowed(text: str, message: str) -> None:
@@ -325,15 +348,17 @@ def test_a_model_whose_name_is_too_long_for_any_file_is_told_in_one_line(image: 
 @pytest.mark.parametrize("name", ["tta", "trust_model_code", "allow_nonlocal", "fully_convolutional"])
 @pytest.mark.parametrize("value", ["yes", "true", 1, 0, 1.0])
 def test_yes_and_no_are_nothing_else(name: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=f"{name}: .*boolean"):
+    with pytest.raises(ConfigError, match=f"{name}: true or false is wanted"):
         make_config({name: value})
     assert getattr(make_config({name: True}), name) is True
 
 
 @pytest.mark.parametrize("value", ["yes", 1])
-@pytest.mark.parametrize(("section", "name"), [("instances", "fill_holes"), ("output", "table")])
+@pytest.mark.parametrize(
+    ("section", "name"), [("instances", "fill_holes"), ("output", "table"), ("output", "in_place")]
+)
 def test_yes_and_no_in_sections_are_nothing_else(section: str, name: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=rf"{section}\.{name}: .*boolean"):
+    with pytest.raises(ConfigError, match=rf"{section}\.{name}: true or false is wanted"):
         make_config({section: {name: value}})
 
 

@@ -145,6 +145,7 @@ def configured(function: str | None, method: str = "overlap", diameter: int | No
         (configured("tests.detectors:blobs", model="other"), "leave out the model 'other'"),
         (configured("tests.detectors:blobs", output={"probabilities": "float16"}), "gives no probabilities"),
         (configured("tests.detectors:blobs", precision="bfloat16"), "take float32"),
+        (configured("tests.detectors:blobs", skip_below=5), "skip_below: skips the network"),
     ],
 )
 def test_what_cannot_be_is_refused_before_work_starts(config: Any, message: str) -> None:  # noqa: ANN401

@@ -331,6 +331,7 @@ def test_a_tile_that_cannot_be_done_is_named_with_its_pixels(
     with pytest.raises(WorkersKilledError) as caught:
         run_image(plan, Failing(stage, index))
     assert str(caught.value).startswith(f"{stage}, tile {index} ({plan.source.path}")
-    assert str(caught.value).endswith(f"{where}3 workers died of it")
+    advice = "use a smaller --tile" if stage != "number" else "one job looks at all objects: use fewer --workers"
+    assert f"{where}3 workers died of it; {advice}" in str(caught.value)
     run_image(plan, SerialExecutor())
     assert contents(tmp_path) == made[1]

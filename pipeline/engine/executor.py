@@ -152,10 +152,15 @@ _OUT_OF_MEMORY = (
     # oneDNN, of the scratchpad that a convolution needs.
     "could not create a primitive",
     "could not create a memory object",
+    # cuBLAS and cuDNN, of their workspaces; the last two say so where it left no algorithm to choose.
+    "_ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+    "find a valid cuDNN algorithm",
+    "find an engine to execute this computation",
     # A thread's stack is memory, too.
     "can't start new thread",
 )
-"""What libraries say that have no error of its own for it: torch for a CPU, C++, onnxruntime, oneDNN."""
+"""What libraries say that have no error of its own for it: torch, C++, onnxruntime, oneDNN, cuDNN."""
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

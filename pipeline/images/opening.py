@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import ImageError
 from pipeline.images.plates import is_zarr
 from pipeline.images.tiff import TiffSource
+from pipeline.images.told import not_opened
 from pipeline.images.vendors import BioioSource, is_of_a_vendor
 from pipeline.images.zarrs import ZarrSource
 from pipeline.remote.paths import to_path
@@ -55,7 +56,7 @@ def _is_folder(path: AnyPath) -> bool:
         # Whoever opens a Zarr tells best what is wrong with it.
         return path.name.lower().endswith(".zarr") or is_zarr(path)
     except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise not_opened(path, error) from error
 
 
 def open_coarser(path: str | AnyPath, series: int | None = None) -> list[ImageSource]:

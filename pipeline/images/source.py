@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from pipeline.errors import ImageError
+from pipeline.images.told import AGAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +94,8 @@ class ImageInfo:
             raise ImageError(f"{self.path}: the image has no pixels, its shape TCZYX is {self.shape}")
         if prod(self.shape) > MOST_PIXELS:
             raise ImageError(
-                f"{self.path}: damaged: no image has the shape TCZYX {self.shape}, {prod(self.shape):.1e} pixels"
+                f"{self.path}: damaged: no image has the shape TCZYX {self.shape}, {prod(self.shape):.1e} pixels; "
+                f"{AGAIN}"
             )
         check_type(self.path, np.dtype(self.dtype))
 

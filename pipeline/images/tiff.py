@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from math import prod
 from pathlib import Path
 from stat import S_ISREG
@@ -12,7 +13,7 @@ import tifffile
 import zarr
 
 from pipeline.errors import ImageError
-from pipeline.images.ranges import RowsElsewhere
+from pipeline.images.ranges import RowsElsewhere, RowsOnDisk
 from pipeline.images.source import AXES, ImageInfo
 from pipeline.images.tiff_metadata import (
     check_agreement,
@@ -23,6 +24,8 @@ from pipeline.images.tiff_metadata import (
     names_of_files,
     read_metadata,
 )
+from pipeline.images.tiff_structure import check_first_page, check_pages
+from pipeline.images.told import AGAIN, not_opened, not_read, why
 from pipeline.remote.paths import RemotePath
 
 if TYPE_CHECKING:
@@ -36,17 +39,14 @@ if TYPE_CHECKING:
 
 __all__ = ["TiffSource"]
 
-_IFD_TYPES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-"""Bytes of one value of each TIFF data type."""
-
 _MAGIC = {
     b"\x89PNG": "a PNG", b"\xff\xd8\xff": "a JPEG", b"\x89HDF": "an HDF5 file", b"GIF8": "a GIF", b"BM": "a BMP",
     b"PK\x03\x04": "a ZIP archive", b"\xda\xce\xbe\x0a": "an ND2", b"\0\0\0\x0cjP  ": "a JPEG 2000",
 }  # fmt: skip
 """How files begin that are taken for TIFF most often, and what they are."""
 
-_PRIVATE = 1 << 15
-"""The first tag that a vendor may fill as he likes."""
+
+_NAME_AXES = "write it anew as OME-TIFF or OME-Zarr, in which each axis has a name"
 
 
 class TiffSource:
@@ -74,11 +74,15 @@ class TiffSource:
         try:
             stat = _stat(path)
             self._opened = path.open("rb") if isinstance(path, RemotePath) else None
-            if self._opened is None:
-                self._file = tifffile.TiffFile(str(path))
-            else:
-                # What lies beside it elsewhere is not looked for.
-                self._file = tifffile.TiffFile(self._opened, name=path.name, _multifile=False)
+            with nullcontext(self._opened) if self._opened else path.open("rb") as file:
+                check_first_page(path, file, stat.st_size)
+            # What makers of microscopes have written there, tifffile divides by, whatever it is.
+            with np.errstate(all="ignore"):
+                if self._opened is None:
+                    self._file = tifffile.TiffFile(str(path))
+                else:
+                    # What lies beside it elsewhere is not looked for.
+                    self._file = tifffile.TiffFile(self._opened, name=path.name, _multifile=False)
         except tifffile.TiffFileError as error:
             raise ImageError(
                 f"{path}: {'the file is empty' if stat.st_size == 0 else _no_tiff(path, error)}"
@@ -86,19 +90,18 @@ class TiffSource:
         except ImageError:
             raise
         except OSError as error:
-            raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
-        except (
-            Exception
-        ) as error:  # tifffile meets whatever bytes a file holds; all that can go wrong is the file's fault
-            raise ImageError(f"{path}: the TIFF structure is damaged ({type(error).__name__}: {error})") from error
+            raise not_opened(path, error) from error
+        except Exception as error:  # tifffile meets whatever bytes a file holds: it is the file's fault
+            raise ImageError(f"{path}: the TIFF structure is damaged ({why(error)}); {AGAIN}") from error
         try:
-            self._open(series or 0, stat)
+            with np.errstate(all="ignore"):
+                self._open(series or 0, stat)
         except ImageError:
             self.close()
             raise
         except Exception as error:
             self.close()
-            raise ImageError(f"{path}: the TIFF structure is damaged ({type(error).__name__}: {error})") from error
+            raise ImageError(f"{path}: the TIFF structure is damaged ({why(error)}); {AGAIN}") from error
 
     @property
     def info(self) -> ImageInfo:
@@ -116,10 +119,10 @@ class TiffSource:
         _check_page(path, file)
         # Before tifffile looks for series: through pages in a circle that differ it goes without end.
         if file.pages:
-            self._check_structure(file)
+            check_pages(file)
         count = len(file.series)
         if not count:
-            raise ImageError(f"{path}: the TIFF file holds no image")
+            raise ImageError(f"{path}: the TIFF file holds no image, or ends before it; {AGAIN}")
         if not 0 <= number < count:
             raise ImageError(f"{path}: there is no series {number}; the file holds {count}, counted from 0")
         series = file.series[number].levels[0]
@@ -137,10 +140,13 @@ class TiffSource:
         if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
             colours = page.colormap
             if colours.ndim != 2 or len(colours) != 3 or series.dtype.kind != "u" or page.samplesperpixel != 1:
-                raise ImageError(f"{path}: a palette of shape {colours.shape} for pixels of {series.dtype} is damaged")
+                raise ImageError(
+                    f"{path}: a palette of shape {colours.shape} for pixels of {series.dtype} is damaged; {AGAIN}"
+                )
             if colours.shape[1] < 1 << page.bitspersample:
                 raise ImageError(
-                    f"{path}: damaged: a palette of {colours.shape[1]} colours for pixels of {page.bitspersample} bits"
+                    f"{path}: damaged: a palette of {colours.shape[1]} colours for pixels of {page.bitspersample} "
+                    f"bits; {AGAIN}"
                 )
             self._palette = (colours >> 8).astype(np.uint8)
             if merged[1] != 1:
@@ -150,7 +156,6 @@ class TiffSource:
         if dtype.kind == "b":
             dtype = np.dtype(np.uint8)
         self._array: Any = None
-        self._mapped = False
         if series.dataoffset is not None and dtype == series.dtype and (self._opened or page.is_memmappable):
             end, size = series.dataoffset + prod(series.shape) * series.dtype.itemsize, file.filehandle.size
             if end > size:
@@ -161,8 +166,7 @@ class TiffSource:
             if isinstance(path, RemotePath):
                 self._array = RowsElsewhere(path, series.shape, kind, series.dataoffset, series.axes.index("Y"))
             else:
-                self._array = np.memmap(path, dtype=kind, mode="r", offset=series.dataoffset, shape=series.shape)
-                self._mapped = True
+                self._array = RowsOnDisk(path, series.shape, kind, series.dataoffset, series.axes.index("X"))
             # Channels that lie behind each pixel are read with it.
             behind = series.axes[series.axes.index("X") + 1 :]
             inner = prod(length for axis, length in zip(series.axes, series.shape, strict=True) if axis in behind)
@@ -202,53 +206,6 @@ class TiffSource:
             modified_ns=max(each.st_mtime_ns for each in stats),
         )
 
-    def _check_structure(self, file: tifffile.TiffFile) -> None:
-        """Refuse a file that ends before its pages and their descriptions do: tifffile would read what there is.
-
-        Pages of a classic TIFF lie below 4 GiB, also where a program lets the pixels of a file reach beyond. NDPI has
-        the upper halves of offsets behind the tags.
-        """
-        handle, tiff = file.filehandle, file.tiff
-        path, size = handle.path, handle.size
-        wide, order = tiff.is_bigtiff, file.byteorder
-        inline = 8 if wide else 4
-        entries = np.dtype(
-            [("code", f"{order}u2"), ("type", f"{order}u2"), ("count", f"{order}u{8 if wide else 4}"),
-             ("offset", f"{order}u{8 if wide else 4}")]
-        )  # fmt: skip
-
-        def take(length: int, page: int) -> bytes:
-            found: bytes = handle.read(length) if length <= size else b""
-            if len(found) < length:
-                raise ImageError(
-                    f"{path}: truncated or damaged: page {page} lies outside the file of {size} bytes; copy it again"
-                )
-            return found
-
-        def number(length: int, page: int) -> int:
-            return int.from_bytes(take(length, page), "little" if order == "<" else "big")
-
-        handle.seek(8 if wide else 4)
-        at, seen = number(tiff.offsetsize, 0), set[int]()
-        while at:
-            page = len(seen)
-            if at in seen:
-                raise ImageError(f"{path}: damaged: after page {page - 1} comes a page that was there before")
-            seen.add(at)
-            handle.seek(at)
-            total = number(tiff.tagnosize, page)
-            tags = np.frombuffer(take(total * tiff.tagsize, page), dtype=entries)
-            at = number(tiff.offsetsize, page)
-            upper = np.frombuffer(take(4 * total, page), "<u4").tolist() if tiff.is_ndpi else [0] * total
-            for (code, kind, count, lower), above in zip(tags.tolist(), upper, strict=True):
-                offset = lower + (above << 32)
-                length = _IFD_TYPES.get(kind, 1) * count
-                if code < _PRIVATE and length > inline and offset + length > size:
-                    raise ImageError(
-                        f"{path}: truncated or damaged: tag {code} of page {page} lies outside the file of {size} "
-                        "bytes; copy it again"
-                    )
-
     def _check_described(self, series: tifffile.TiffPageSeries) -> None:
         """Refuse an ImageJ stack with fewer images than it says: tifffile would read those that are there."""
         described = self._file.imagej_metadata if self._file.is_imagej else None
@@ -276,7 +233,7 @@ class TiffSource:
                 continue
             try:
                 with tifffile.TiffFile(other) as companion:
-                    self._check_structure(companion)
+                    check_pages(companion)
                     lost = lost_planes(self._file, companion, number)
             except ImageError:
                 raise
@@ -298,7 +255,7 @@ class TiffSource:
             if page is not None and len(page.dataoffsets) < prod(page.keyframe.chunked):
                 raise ImageError(
                     f"{self._path}: damaged: page {number} has {len(page.dataoffsets)} strips or tiles and needs "
-                    f"{prod(page.keyframe.chunked)}"
+                    f"{prod(page.keyframe.chunked)}; {AGAIN}"
                 )
 
     def _check_complete(self, pages: Sequence[Any]) -> None:
@@ -311,7 +268,9 @@ class TiffSource:
             offsets = np.asarray(page.dataoffsets, dtype=np.int64)
             counts = np.asarray(page.databytecounts, dtype=np.int64)
             if offsets.size == 0 or offsets.size != counts.size:
-                raise ImageError(f"{self._path}: page {number} has {counts.size} strips at {offsets.size} places")
+                raise ImageError(
+                    f"{self._path}: damaged: page {number} has {counts.size} strips at {offsets.size} places; {AGAIN}"
+                )
             absent += int((counts == 0).sum())
             total += counts.size
             end, size = int((offsets + counts).max()), page.parent.filehandle.size
@@ -349,10 +308,7 @@ class TiffSource:
         try:
             block = np.asarray(self._array[tuple(index)])
         except Exception as error:  # decoders raise what they like on damaged data
-            raise ImageError(
-                f"{self._path}: the pixels at {box.start} to {box.stop} (TCZYX) cannot be decoded "
-                f"({type(error).__name__}: {error})"
-            ) from error
+            raise not_read(self._info, box, error) from error
         block = block.transpose(np.argsort(present))
         block = np.expand_dims(block, tuple(at for at in range(6) if at not in present))
         block = block.reshape(block.shape[0], -1, *block.shape[3:])
@@ -361,8 +317,7 @@ class TiffSource:
         else:
             first += inner[0]
             block = block[:, channels[0] - first : channels[1] - first]
-        # What is mapped is copied: the caller gets an array of his own, and the file is read here and now.
-        return np.array(block, dtype=self._info.dtype, order="C", copy=True if self._mapped else None)
+        return np.ascontiguousarray(block, dtype=self._info.dtype)
 
     @property
     def _channel_axis_length(self) -> int:
@@ -404,7 +359,7 @@ def _check_page(path: AnyPath, file: tifffile.TiffFile) -> None:
     if min(page.imagewidth, page.imagelength, page.samplesperpixel) < 1:
         raise ImageError(
             f"{path}: damaged: a page of {page.imagewidth} x {page.imagelength} pixels (X, Y) of "
-            f"{page.samplesperpixel} samples has no pixels"
+            f"{page.samplesperpixel} samples has no pixels; {AGAIN}"
         )
     try:
         tifffile.TIFF.DECOMPRESSORS[page.compression]
@@ -435,11 +390,13 @@ def _arrange(path: AnyPath, axes: str, shape: Sequence[int]) -> tuple[str, tuple
             continue
         free = next((name for name in "ZT" if name not in named), None)
         if free is None:
-            raise ImageError(f"{path}: axes {axes} of lengths {tuple(shape)} are more than T, C, Z, Y and X")
+            raise ImageError(
+                f"{path}: axes {axes} of lengths {tuple(shape)} are more than T, C, Z, Y and X; {_NAME_AXES}"
+            )
         named[at] = free
     order = "".join(named)
     lengths = dict(zip(order, shape, strict=True))
     if len(lengths) != len(order) or "Y" not in lengths or "X" not in lengths:
-        raise ImageError(f"{path}: axes {axes} do not form an image of Y and X")
+        raise ImageError(f"{path}: axes {axes} do not form an image of Y and X; {_NAME_AXES}")
     merged = tuple(int(lengths.get(axis, 1)) for axis in AXES)
     return order, (merged[0], merged[1] * int(lengths.get("S", 1)), merged[2], merged[3], merged[4])

@@ -150,7 +150,7 @@ def check_agreement(path: AnyPath, file: tifffile.TiffFile, number: int) -> list
         return notes
     for image in images:
         check_files(path, image)
-    sizes = {axis: described[0].get(f"Size{axis}", "?") for axis in "XYZCT"}
+    sizes = ", ".join(f"{axis} {described[0].get(f'Size{axis}', '?')}" for axis in "XYZCT")
     page = file.pages.first
     raise ImageError(
         f"{path}: its OME-XML disagrees with the pixels: it says {sizes}, and there are {len(file.pages)} page(s) of "

@@ -12,6 +12,7 @@ import numpy as np
 
 from pipeline.errors import ImageError
 from pipeline.images.source import AXES, ImageInfo
+from pipeline.images.told import AGAIN, not_read, why
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +70,7 @@ class BioioSource:
         except ImageError:
             raise
         except Exception as error:  # plugins raise what they like on damaged files
-            raise ImageError(f"{path}: cannot be read ({type(error).__name__}: {error})") from error
+            raise ImageError(f"{path}: cannot be read ({why(error)}); {AGAIN}, or convert it to OME-Zarr") from error
 
     @property
     def info(self) -> ImageInfo:
@@ -126,10 +127,7 @@ class BioioSource:
                 warnings.simplefilter("ignore")
                 block = part.compute(scheduler="synchronous")
         except Exception as error:  # decoders raise what they like on damaged data
-            raise ImageError(
-                f"{self._path}: the pixels at {box.start} to {box.stop} (TCZYX) cannot be decoded "
-                f"({type(error).__name__}: {error})"
-            ) from error
+            raise not_read(self._info, box, error) from error
         return np.ascontiguousarray(block, dtype=self._info.dtype)
 
     def files(self) -> Iterator[Path]:

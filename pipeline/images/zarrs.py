@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import warnings
 from itertools import product
 from math import isfinite, prod
@@ -19,6 +21,9 @@ from pydantic import ValidationError
 from pipeline.errors import ImageError
 from pipeline.images.plates import is_zarr, read_plate
 from pipeline.images.source import AXES, ImageInfo, check_type
+from pipeline.images.told import AGAIN, not_opened, not_read, why
+from pipeline.images.zarr_metadata import attributes_of, described_by, metadata_in
+from pipeline.images.zarr_shards import check_shard
 from pipeline.remote.paths import RemotePath
 from pipeline.remote.zarr_stores import readable
 
@@ -37,6 +42,10 @@ _PLAIN_AXES = {2: "YX", 3: "ZYX", 4: "CZYX", 5: "TCZYX"}
 
 _METADATA = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")
 """Files that say what a group is."""
+
+
+_CHUNK = re.compile(r"(c\.)?\d+(\.\d+)*")
+"""What the file of a chunk, or of a shard, is called, in the last of its folders."""
 
 
 class ZarrSource:
@@ -65,9 +74,10 @@ class ZarrSource:
         self._groups = [path]
         self._group: AnyPath | None = None
         self._notes: list[str] = []
+        self._chunks_found: int | None = None
         node = self._open_node(path)
         if isinstance(node, zarr.Group):
-            ome = _described(node)
+            ome = described_by(node)
             if isinstance(ome, dict) and "bioformats2raw.layout" in ome and not {"multiscales", "plate"} & set(ome):
                 node = self._open_series(series or 0)
             elif series:
@@ -94,7 +104,7 @@ class ZarrSource:
 
     def _open_node(self, path: AnyPath) -> zarr.Group | zarr.Array[Any]:
         try:
-            held = _metadata_in(path)
+            held = metadata_in(path)
             if len(held) > 1:
                 self._notes.append(f"{path}: there are both {' and '.join(held)}; {held[0]} is read")
             with warnings.catch_warnings():
@@ -104,9 +114,12 @@ class ZarrSource:
         except ImageError:
             raise
         except OSError as error:
-            raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
+            raise not_opened(path, error) from error
+        except json.JSONDecodeError as error:
+            named = "zarr.json" if "zarr.json" in held else "a file of its metadata"
+            raise ImageError(f"{path}: damaged: {named} is no JSON ({error}); {AGAIN}") from error
         except Exception as error:  # JSON of any kind may stand where the metadata should be
-            raise ImageError(f"{path}: the Zarr metadata are damaged ({type(error).__name__}: {error})") from error
+            raise ImageError(f"{path}: the Zarr metadata are damaged ({why(error)}); {AGAIN}") from error
 
     def _open_series(self, number: int) -> zarr.Group | zarr.Array[Any]:
         """Open one of the images of a ``bioformats2raw.layout``: those that the group OME lists, else 0, 1, ..."""
@@ -114,7 +127,7 @@ class ZarrSource:
         if is_zarr(self._path / "OME") or (self._path / "OME").is_dir():
             members = self._open_node(self._path / "OME")
             self._groups.append(self._path / "OME")
-            described = _described(members) if isinstance(members, zarr.Group) else None
+            described = described_by(members) if isinstance(members, zarr.Group) else None
             listed = described.get("series") if isinstance(described, dict) else None
         if isinstance(listed, list) and all(isinstance(name, str) for name in listed):
             name = listed[number] if number < len(listed) else None
@@ -130,12 +143,12 @@ class ZarrSource:
         """Give the place that metadata name, if it lies inside the image's folder."""
         place = group / name
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\0" in name:
-            raise ImageError(f"{self._path}: its metadata name {name!r}, which is not inside this folder")
+            raise ImageError(f"{self._path}: its metadata name {name!r}, which is not inside this folder; correct them")
         return place
 
     def _open_group(self, group: zarr.Group) -> None:
-        attributes = _attributes(group)
-        described: Any = _described(group)
+        attributes = attributes_of(group)
+        described: Any = described_by(group)
         if not isinstance(described, dict):
             raise ImageError(f"{self._path}: the OME-Zarr metadata are not a mapping")
         if "plate" in described:
@@ -145,29 +158,36 @@ class ZarrSource:
         if "multiscales" not in described:
             # Not `group.members()`, which warns of every other file in the folder.
             entries: list[AnyPath] = sorted(self._path.iterdir())
-            nodes = [
-                self._open_node(entry)
+            nodes = {
+                entry: self._open_node(entry)
                 for entry in entries
                 if any((entry / name).is_file() for name in ("zarr.json", ".zarray"))
-            ]
-            arrays = [node for node in nodes if isinstance(node, zarr.Array)]
+            }
+            arrays = {entry: node for entry, node in nodes.items() if isinstance(node, zarr.Array)}
             if len(arrays) != 1:
+                such = f"; give one, such as {next(iter(arrays))}" if arrays else f"; {AGAIN}"
                 raise ImageError(
-                    f"{self._path}: this Zarr group has no OME-Zarr metadata and holds {len(arrays)} arrays; give one"
+                    f"{self._path}: this Zarr group has no OME-Zarr metadata and holds {len(arrays)} arrays{such}"
                 )
-            self._open_plain(arrays[0])
+            self._open_plain(*arrays.values())
             return
         try:
             model = ImageAttrs05 if "ome" in attributes else ImageAttrs04
             multiscale = model.model_validate(described).multiscales[0]
         except ValidationError as error:
             found = error.errors()[0]
-            place = ".".join(str(part) for part in found["loc"])
-            raise ImageError(f"{self._path}: invalid OME-Zarr metadata: {place}: {found['msg']}") from error
+            # Without what tells which of several forms was tried.
+            place = ".".join(str(part) for part in found["loc"] if re.fullmatch(r"\d+|[a-z]\w*", str(part)))
+            raise ImageError(
+                f"{self._path}: invalid OME-Zarr metadata: {place}: {found['msg']}; correct it, or write it anew"
+            ) from error
         names = [str(axis.name).upper() for axis in multiscale.axes]
         dataset, self.levels = multiscale.datasets[self._level], tuple(each.path for each in multiscale.datasets)
         folder = self._group = self._place_of(group)
-        array = self._open_node(self._inside(folder, dataset.path))
+        place = self._inside(folder, dataset.path)
+        if not is_zarr(place):
+            raise ImageError(f"{self._path}: its metadata name the array {dataset.path!r}, which is not there; {AGAIN}")
+        array = self._open_node(place)
         if not isinstance(array, zarr.Array) or array.ndim != len(names):
             raise ImageError(f"{self._path}: {dataset.path!r} is not an array of the axes {names}")
         scale, translation = [1.0] * array.ndim, [0.0] * array.ndim
@@ -191,7 +211,7 @@ class ZarrSource:
     def _open_plain(self, array: zarr.Group | zarr.Array[Any]) -> None:
         if not isinstance(array, zarr.Array):
             raise ImageError(f"{self._path}: no array found")
-        named: Any = getattr(array.metadata, "dimension_names", None) or _attributes(array).get("_ARRAY_DIMENSIONS")
+        named: Any = getattr(array.metadata, "dimension_names", None) or attributes_of(array).get("_ARRAY_DIMENSIONS")
         if isinstance(named, list | tuple) and all(isinstance(name, str) and name.upper() in AXES for name in named):
             axes = "".join(str(name).upper() for name in named)
             if len(axes) != array.ndim:
@@ -214,7 +234,10 @@ class ZarrSource:
         ome: bool,
     ) -> None:
         if set(axes) - set(AXES) or len(set(axes)) != len(axes) or not {"Y", "X"} <= set(axes):
-            raise ImageError(f"{self._path}: axes {axes} do not form an image of T, C, Z, Y and X")
+            raise ImageError(
+                f"{self._path}: axes {axes} do not form an image of T, C, Z, Y and X; name each of its axes once, "
+                "Y and X among them"
+            )
         self._array, self._order = array, axes
         for number, axis in enumerate(axes):
             if not (isfinite(scale[number]) and scale[number] > 0):
@@ -227,12 +250,13 @@ class ZarrSource:
         at = {axis: number for number, axis in enumerate(axes)}
         shape = tuple(array.shape[at[axis]] if axis in at else 1 for axis in AXES)
         stored = array.shards or array.chunks
+        if min(*stored, *array.chunks) < 1:
+            raise ImageError(f"{self._path}: damaged: its chunks are {array.chunks} and its shards {stored}; {AGAIN}")
         dtype = np.dtype(array.dtype)
         check_type(str(self._path), dtype)
         count = shape[1]
         size, modified = self._identity()
-        if self._is_empty():
-            self._notes.append(f"{self._path}: no chunk of the array is there, so all pixels are {array.fill_value}")
+        self._note_missing()
         self._info = ImageInfo(
             path=str(self._path),
             kind="ome-zarr" if ome else "zarr",
@@ -258,21 +282,36 @@ class ZarrSource:
         """The array's folder."""
         return self._place_of(self._array)
 
-    def _is_empty(self) -> bool:
-        """Say whether no chunk is there; a web server does not tell."""
-        folder = self._folder
-        if isinstance(folder, RemotePath):
-            return folder.is_listed and all(path.name in (*_METADATA, ".zarray") for path, _ in folder.files_below())
-        return not any(entry.is_dir() or entry.name.replace(".", "").isdecimal() for entry in folder.iterdir())
+    def _note_missing(self) -> None:
+        """Note chunks, or shards, that are not there: the format allows it, and a copy that was cut off looks so."""
+        there, total = self._chunks_found, prod(self._grid)
+        if there == 0:
+            self._notes.append(
+                f"{self._path}: no chunk of the array is there, so all pixels are {self._array.fill_value}"
+            )
+        elif there is not None and there < total:
+            self._notes.append(
+                f"{self._path}: {total - there} of {total} chunks are not there; their pixels are "
+                f"{self._array.fill_value}"
+            )
+
+    @property
+    def _grid(self) -> list[int]:
+        """How many chunks, or shards, there are along each axis of the array."""
+        edges = self._array.shards or self._array.chunks
+        return [-(-length // edge) for length, edge in zip(self._array.shape, edges, strict=True)]
 
     def _identity(self) -> tuple[int, int]:
         """Give what changes when a file of the array or of its groups' metadata is rewritten, comes or goes."""
-        size = modified = 0
+        size = modified = chunks = 0
         try:
-            for _, stat in self._found():
+            for path, stat in self._found():
                 size, modified = size + stat.st_size + 1, max(modified, stat.st_mtime_ns)
+                chunks += _CHUNK.fullmatch(path.name) is not None
         except OSError as error:
-            raise ImageError(f"{error.filename or self._path}: cannot be read ({error.strerror or error})") from error
+            raise not_opened(self._path, error) from error
+        folder = self._folder
+        self._chunks_found = None if isinstance(folder, RemotePath) and not folder.is_listed else chunks
         return size, modified
 
     def read(self, box: Box) -> NDArray[np.generic]:
@@ -282,10 +321,7 @@ class ZarrSource:
         try:
             block = np.asarray(self._array[tuple(slice(*extent[axis]) for axis in self._order)])
         except Exception as error:  # codecs raise what they like on damaged chunks
-            raise ImageError(
-                f"{self._path}: the pixels at {box.start} to {box.stop} (TCZYX) cannot be decoded "
-                f"({type(error).__name__}: {error})"
-            ) from error
+            raise not_read(self._info, box, error) from error
         if not self._is_there():
             # A chunk that is not there reads as zeros, and so does every chunk of a disk that has gone.
             raise ImageError(f"{self._path}: has gone while it was read; run again when it is back")
@@ -301,17 +337,16 @@ class ZarrSource:
             return False
 
     def _check_shards(self, extent: dict[str, tuple[int, int]]) -> None:
-        """Refuse shards without a byte, as a full disk leaves them: zarr would read them as missing, which is zeros."""
-        if self._array.shards is None or isinstance(self._path, RemotePath):
+        """Refuse shards that are lost or damaged in a way that zarr does not notice."""
+        folder = self._folder
+        if self._array.shards is None or isinstance(folder, RemotePath):
             return
         grid = [
             range(extent[axis][0] // length, -(-extent[axis][1] // length))
             for axis, length in zip(self._order, self._array.shards, strict=True)
         ]
         for place in product(*grid):
-            shard = self._folder / self._array.metadata.encode_chunk_key(place)
-            if shard.exists() and shard.stat().st_size == 0:
-                raise ImageError(f"{shard}: this shard is empty: its pixels are lost; copy the image again")
+            check_shard(folder / self._array.metadata.encode_chunk_key(place), self._array)
 
     def files(self) -> Iterator[AnyPath]:
         """Give all files that it is read from: those below the array's folder, and the metadata of groups elsewhere."""
@@ -341,8 +376,7 @@ class ZarrSource:
 
     def pieces(self) -> tuple[int, int]:
         """Count the chunks, or shards, that are there; see `ImageSource.pieces`."""
-        edges = self._array.shards or self._array.chunks
-        counts = [-(-length // edge) for length, edge in zip(self._array.shape, edges, strict=True)]
+        counts = self._grid
         keys = (self._array.metadata.encode_chunk_key(place) for place in product(*map(range, counts)))
         folder = self._folder
         if isinstance(folder, RemotePath) and folder.is_listed:
@@ -352,38 +386,3 @@ class ZarrSource:
 
     def close(self) -> None:
         """Nothing to let go of."""
-
-
-def _metadata_in(path: AnyPath) -> list[str]:
-    """Give the names of the files by which a folder is a Zarr; refuse one that has none."""
-    if isinstance(path, RemotePath):
-        held = [name for name in ("zarr.json", ".zgroup", ".zarray") if (path / name).is_file()]
-        if not held:
-            raise ImageError(f"{path}: there is no Zarr (no zarr.json, .zgroup or .zarray in it)")
-        return held
-    held = [name for name in ("zarr.json", ".zgroup", ".zarray") if os.path.lexists(path / name)]
-    if not held and (os.access(path, os.X_OK) or not os.path.lexists(path)):
-        raise ImageError(f"{path}: this folder is not a Zarr (no zarr.json, .zgroup or .zarray in it)")
-    return held
-
-
-def _attributes(node: zarr.Group | zarr.Array[Any]) -> dict[str, Any]:
-    """Give the attributes of a group or array; zarr takes whatever JSON stands there.
-
-    Raises
-    ------
-    ImageError
-        If they are no mapping.
-    """
-    held: object = node.metadata.attributes
-    if not isinstance(held, dict):
-        raise ImageError(
-            f"{node.store_path}: the Zarr metadata are damaged: its attributes are not a mapping but {held!r:.50}"
-        )
-    return held
-
-
-def _described(group: zarr.Group) -> object:
-    """Give what OME-Zarr says of a group: since 0.5 in a mapping of its own."""
-    attributes = _attributes(group)
-    return attributes.get("ome", attributes)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pipeline.errors import ConfigError
+from pipeline.remote.addresses import without_secrets
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -77,12 +78,12 @@ class RemotePath:
             parts = urlsplit(url)
         except ValueError as error:
             raise ConfigError(f"{url.partition('://')[0]}://...: not a URL ({error})") from error
-        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        shown = without_secrets(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
         if parts.scheme not in _SCHEMES:
             raise ConfigError(f"{shown}: places of this kind are not known; there are {', '.join(_SCHEMES)}")
         if not parts.netloc:
             raise ConfigError(f"{shown}: a bucket or host is wanted after {parts.scheme}://")
-        if "@" in parts.netloc or parts.query or parts.fragment:
+        if "@" in parts.netloc or without_secrets(url) != url or parts.query or parts.fragment:
             raise ConfigError(
                 f"{shown}: an address has no user, password, query or token, for it is noted with the results; "
                 "credentials are taken from the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"

@@ -80,6 +80,11 @@ PLACES: list[Case] = [
     refused("a path longer than any", lambda _: "a/" * 3000, r"no such file or folder"),
     refused("a name longer than any", lambda _: "a" * 5000, r"no such file or folder"),
     refused("a name with credentials", lambda _: "https://me:geheim@host/a.zarr?token=geheim", r"https://host/a\.zarr"),
+    refused(
+        "a name with a secret key",
+        lambda _: "s3://AKIA:ge/heim+geheim@bucket/a.zarr",
+        r"^seamfree: s3://bucket/a\.zarr: an address has no user, password",
+    ),
     refused("nothing of the name", lambda folder: folder / "b.tif", r"b\.tif: no such file or folder"),
     refused("a folder without images", folder_with(lambda _: None, image=False), r"no images in this folder"),
     refused(
@@ -90,11 +95,21 @@ PLACES: list[Case] = [
     done("a folder called like an image, beside one", folder_with(lambda folder: (folder / "a.tif").mkdir())),
     done("a TIFF called like a text", named("a.txt")),
     failed(
-        "a link to itself", linked("a.tif", "a.tif"), r"a\.tif: cannot be read \(Too many levels of symbolic links\)"
+        "a link to itself",
+        linked("a.tif", "a.tif"),
+        r"a\.tif: cannot be read \(Too many levels of symbolic links\); it is a link to 'a\.tif': mend the link",
     ),
-    failed("a link to itself in a folder", folder_with(link("b.tif", "b.tif")), r"b\.tif: cannot be read \(Too many"),
+    failed(
+        "a link to itself in a folder",
+        folder_with(link("b.tif", "b.tif")),
+        r"b\.tif: cannot be read \(Too many.*; it is a link",
+    ),
     failed("a link to itself called like a Zarr", linked("b.zarr", "b.zarr"), r"b\.zarr: cannot be read"),
-    failed("a link to nowhere", linked("a.tif", "gone.tif"), r"a\.tif: cannot be read \(No such file or directory\)"),
+    failed(
+        "a link to nowhere",
+        linked("a.tif", "gone.tif"),
+        r"a\.tif: cannot be read \(No such file or directory\); it is a link to 'gone\.tif': mend",
+    ),
     done("folders in a circle", folder_with(link("up", "."))),
     failed("a pipe", pipe, r"a\.tif: neither a file nor a folder, but a pipe"),
     failed("a socket", listener, r"a\.tif: neither a file nor a folder"),

@@ -76,6 +76,21 @@ def garbage(compression: str, data: NDArray[Any] = FLAT, **options: Any) -> Call
     return make
 
 
+def changed_entry(code: int, kind: int, count: int) -> Callable[[Path], Path]:
+    """Write a file, then another type and number of values into the entry of a tag."""
+
+    def make(folder: Path) -> Path:
+        path = written(FLAT)(folder)
+        with tifffile.TiffFile(path) as file:
+            at = file.pages.first.tags[code].offset
+        whole = bytearray(path.read_bytes())
+        whole[at + 2 : at + 8] = struct.pack("<HI", kind, count)
+        path.write_bytes(whole)
+        return path
+
+    return make
+
+
 def circle(folder: Path, tags: dict[str, Any] | None = None) -> Path:
     path = folder / "a.tif"
     with tifffile.TiffWriter(path) as writer:
@@ -150,7 +165,10 @@ def odd(values: dict[tuple[int, int], float]) -> NDArray[np.float32]:
     return data
 
 
-TRUNCATED = r"a\.tif: .*(truncated|damaged|TIFF)"
+UNDECODED = (
+    r"a\.tif: the pixels at .*y 0 to 40, x 0 to 50 cannot be decoded .*; the file is damaged there: copy it again"
+)
+TRUNCATED = r"a\.tif: .*(truncated|damaged|TIFF).*; (copy it|write it|convert)"
 
 TIFFS: list[Case] = [
     failed("zero bytes", content(b""), r"a\.tif: the file is empty"),
@@ -159,19 +177,27 @@ TIFFS: list[Case] = [
     failed("a JPEG", content(b"\xff\xd8\xff\xe0" + bytes(64)), r"not a TIFF file but a JPEG; convert"),
     failed("an HDF5", content(b"\x89HDF\r\n\x1a\n" + bytes(64)), r"not a TIFF file but an HDF5 file; convert"),
     failed("a ZIP", content(b"PK\x03\x04" + bytes(64)), r"not a TIFF file but a ZIP archive; convert"),
-    failed("a head without pages", content(b"II*\0\0\0\0\0"), r"a\.tif: the TIFF file holds no image"),
-    failed("a page beyond the end", content(b"II*\0\xff\xff\xff\0"), r"a\.tif: .*(no image|outside the file)"),
+    failed(
+        "a head without pages",
+        content(b"II*\0\0\0\0\0"),
+        r"a\.tif: the TIFF file holds no image, or ends before it; copy",
+    ),
+    failed(
+        "a page beyond the end",
+        content(b"II*\0\xff\xff\xff\0"),
+        r"a\.tif: .*(no image|outside the file).*; copy it again",
+    ),
     *(failed(f"cut at {share:.2%}", cut(share), TRUNCATED) for share in (0.0005, 0.002, 0.01, 0.3, 0.9, 0.999)),
     failed("cut within a BigTIFF", cut(0.5, bigtiff=True), TRUNCATED),
     failed("cut within strips", cut(0.5, compression="zlib", rowsperstrip=8), TRUNCATED),
     failed("cut within an OME-TIFF", cut(0.5, ome=True), TRUNCATED),
-    failed("pages in a circle", circle, r"a\.tif: .*damaged"),
+    failed("pages in a circle", circle, r"a\.tif: .*damaged.*; copy it again"),
     failed(
         "pages in a circle that differ",
         lambda folder: circle(folder, {"ImageLength": 39}),
         r"a\.tif: damaged: after page 4 comes a page that was there before",
     ),
-    failed("a page of no width", changed({"ImageWidth": 0}), r"a\.tif: .*(no pixels|damaged)"),
+    failed("a page of no width", changed({"ImageWidth": 0}), r"a\.tif: damaged: .* has no pixels; copy it again"),
     failed("a page of four thousand million rows", claims(2**32 - 1, 2**32 - 1, 2**32 - 1), r"a\.tif: .*truncated"),
     failed("a huge strip of zlib", claims(2**31, 2**31, 2**31, compression=8), r"a\.tif: .*(no image has|so large)"),
     failed("a strip of 100 GiB", claims(2**17, 2**20, 2**20, compression=8), r"a\.tif: .* a worker has .* in tiles"),
@@ -182,18 +208,23 @@ TIFFS: list[Case] = [
         r"a\.tif: .*a worker has",
     ),
     failed("huge tiles that are not there", claims(2**31, 2**31, 0, compression=8, tile=16), r"a\.tif: .*damaged"),
+    failed(
+        "a text for a number",
+        changed_entry(256, kind=2, count=4),
+        r"a\.tif: damaged: the width of page 0 \(tag 256\) is not one number; copy it again",
+    ),
     failed("a codec that nobody has", changed({"Compression": 65535}), r"a\.tif: compressed .* 65535; write it anew"),
     failed("a codec of the nineties", changed({"Compression": 32809}), r"a\.tif: compressed .* 32809; write it anew"),
     done("tiles that are missing", without_tiles, says=r"a\.tif: 4 of 16 .* not in the file.* zeros"),
     failed(
         "noise for a JPEG",
         garbage("jpeg", RGB, photometric="rgb"),
-        r"a\.tif: the pixels at .* cannot be decoded",
+        UNDECODED,
         options=("--channel", "green"),
     ),
-    failed("noise for zlib", garbage("zlib"), r"a\.tif: the pixels at .* cannot be decoded"),
-    failed("noise for LZW", garbage("lzw"), r"a\.tif: the pixels at .* cannot be decoded"),
-    failed("noise for JPEG 2000", garbage("jpeg2000"), r"a\.tif: the pixels at .* cannot be decoded"),
+    failed("noise for zlib", garbage("zlib"), UNDECODED),
+    failed("noise for LZW", garbage("lzw"), UNDECODED),
+    failed("noise for JPEG 2000", garbage("jpeg2000"), UNDECODED),
     done("NaN", written(odd({(3, 4): np.nan}))),
     done("infinities", written(odd({(3, 4): np.inf, (30, 5): -np.inf, (7, 7): np.nan}))),
     failed("nothing but NaN", written(np.full((40, 50), np.nan, "float32")), r"a\.tif: no pixel is a finite number"),
@@ -234,13 +265,13 @@ TIFFS: list[Case] = [
         r"there is no series 3; the file holds 1",
         options=("--series", "3"),
     ),
-    failed("six axes", written(pixels((2, 2, 2, 2, 20, 30))), r"axes .* are more than T, C, Z, Y and X"),
+    failed("six axes", written(pixels((2, 2, 2, 2, 20, 30))), r"axes .* are more than T, C, Z, Y and X; write it anew"),
     failed("OME-XML that is cut off", ome(end=""), r"a\.ome\.tif: its OME-XML is not valid XML"),
     failed("OME-XML with a stray tag", ome(inside="<TiffData>"), r"a\.ome\.tif: its OME-XML is not valid XML"),
     failed(
         "OME-XML of another width",
         ome(sizes='SizeX="51" SizeY="40" SizeZ="5" SizeC="1" SizeT="1"'),
-        r"its OME-XML disagrees with the pixels: it says .*51.* 50 x 40 pixels",
+        r"its OME-XML disagrees with the pixels: it says X 51, Y 40, Z 5, C 1, T 1, and .* 50 x 40 pixels",
     ),
     failed(
         "OME-XML with more planes",
@@ -276,6 +307,6 @@ TIFFS: list[Case] = [
     failed(
         "a palette that is too short",
         changed({"ColorMap": (0,) * 48}, pixels((40, 50), "uint8"), photometric="palette", colormap=pixels((3, 256))),
-        r"a\.tif: .*palette",
+        r"a\.tif: damaged: a palette of 16 colours for pixels of 8 bits; copy it again",
     ),
 ]

@@ -111,6 +111,13 @@ def want_too_much_memory(_plan: object, index: int) -> dict[str, int]:
     return {}
 
 
+def fail_saying(plan: str, index: int) -> dict[str, int]:
+    """Fail at job 1, with the words of a library."""
+    if index == 1:
+        raise RuntimeError(plan)
+    return {}
+
+
 def lose_gpu_once(plan: str, index: int) -> dict[str, int]:
     """Fail as torch does when a GPU has gone, the first time that job 2 is tried."""
     mark = Path(plan) / "lost"

@@ -194,6 +194,24 @@ def test_where_memory_stays_too_short_the_way_that_takes_less_is_gone(
             list(executor.map("segment", jobs.want_too_much_memory, 7, range(6), lowered=ways[:1]))
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 15.77 GiB",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "Unable to find a valid cuDNN algorithm to run convolution",
+        "GET was unable to find an engine to execute this computation",
+        "std::bad_alloc",
+        "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: 9 bytes",
+    ],
+)
+def test_whatever_libraries_call_it_too_little_memory_is_known_and_less_is_taken(said: str) -> None:
+    found = dict(SerialExecutor().map("segment", jobs.fail_saying, said, range(2), lowered=[jobs.tell_name]))
+    assert found == {0: {}, 1: {"name": said}}
+
+
 def test_the_last_worker_that_a_job_may_kill_has_the_least_to_do(tmp_path: Path) -> None:
     """For what kills workers is mostly the memory that they take."""
     with open_cluster(ClusterSpec(workers=2)) as address, connect(address) as executor:

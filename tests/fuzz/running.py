@@ -149,6 +149,8 @@ def fuzz(name: str, runs: int, seed: int, place: Path, given: list[Path]) -> Non
         folder.mkdir()
         counts["good"] += try_input(target.attempt, data, folder, findings)
         counts["tried"] += 1
+        if given:
+            note()
         if counts["tried"] % 50 == 0:
             gc.collect()
             if left := _open_files(scratch):

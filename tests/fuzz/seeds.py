@@ -104,7 +104,7 @@ def _configs() -> Iterator[bytes]:
                            "fill_holes": True, "border": "drop"}  # fmt: skip
     whole["output"] |= {"image": "copy", "probabilities": "float16", "chunk": 64}
     whole["audit"] |= {"windows": 3}
-    whole["execution"] |= {"workers": 2, "scheduler": "tcp://127.0.0.1:8786"}
+    whole["execution"] |= {"scheduler": "tcp://127.0.0.1:8786"}
     yield yaml.safe_dump(whole).encode()
     yield b"tile: [64, 64]\ninstances: watershed\n"
 

@@ -80,6 +80,8 @@ def cases() -> dict[str, Case]:
             metadata={"axes": "TCZYXS"}, **named,
         )  # fmt: skip
     rgb_stack = pixels((4, 20, 33, 3), "uint8")
+    # X before Y, and neither colours nor the whole of a row at once.
+    found["XYC"] = case(wide, frame(wide, "XYC"), photometric="minisblack", metadata={"axes": "XYC"})
     found["ImageJ ZYXS"] = case(rgb_stack, frame(rgb_stack, "ZYXS"), imagej=True, metadata={"axes": "ZYXS"})
     return found
 

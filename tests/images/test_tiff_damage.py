@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -175,7 +176,7 @@ def test_a_strip_with_too_few_pixels_is_refused(
     tifffile.imwrite(path, iter(strips), shape=FLAT.shape, dtype=FLAT.dtype, compression=name, rowsperstrip=9)
     with opened(path) as source:
         expected = frame(FLAT, "YX")
-        with pytest.raises(ImageError, match=r"the pixels at \(0, 0, 0, 10, 0\) .* cannot be decoded"):
+        with pytest.raises(ImageError, match=r"the pixels at y 10 to 30, x 0 to 5 cannot be decoded"):
             source.read(Box((0, 0, 0, 10, 0), (1, 1, 1, 30, 5)))
         # The damage reaches no further than its strip.
         assert_reads(source, expected, Box((0, 0, 0, 0, 0), (1, 1, 1, 18, 70)))
@@ -263,6 +264,27 @@ def test_ndpi_is_looked_through_as_other_files_are(tmp_path: Path) -> None:
     ndpi(path, image, software=1 << 32)
     with pytest.raises(ImageError, match="tag 305 of page 0 lies outside the file"):
         open_image(path)
+
+
+def test_a_file_that_is_cut_off_while_it_is_read_is_told(tmp_path: Path) -> None:
+    """Were it mapped into memory, this process would be killed."""
+    path, image = tmp_path / "a.tif", np.arange(4_000_000, dtype=np.uint16).reshape(2000, 2000)
+    tifffile.imwrite(path, image)
+    with opened(path) as source:
+        os.truncate(path, 1_000_000)
+        assert_reads(source, frame(image, "YX"), Box((0, 0, 0, 10, 0), (1, 1, 1, 90, 2000)))
+        for columns in (2000, 100):
+            with pytest.raises(ImageError, match=rf"at y 0 to 2000, x 0 to {columns} are not there any more: the file"):
+                source.read(Box((0, 0, 0, 0, 0), (1, 1, 1, 2000, columns)))
+
+
+def test_nothing_is_said_of_what_tifffile_divides_by(tmp_path: Path) -> None:
+    """As by the distance of planes that MetaMorph writes, where it is 0 / 0."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, FLAT, extratags=[(33628, 5, 2, (1, 0, 1, 0), True)], metadata=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(read_whole(path), frame(FLAT, "YX"))
 
 
 def test_an_imagej_stack_with_fewer_images_than_it_says_is_refused(tmp_path: Path) -> None:
