@@ -34,10 +34,9 @@ __all__ = ["RETENTION", "drop_old_runs", "give_room_back"]
 log = logging.getLogger(__name__)
 
 RETENTION = {
+    # Events are acted upon, but not stored: they would be most of what is written, and while they are, others wait.
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-    # Events are most of what is written. Who subscribes to them anew, once the server is back, looks back for seconds.
-    "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "PT5M",
-    "PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS": "60",
     # Of runs that were removed, artifacts are left, pictures among them.
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ORPHAN_CLEANUP_LOOP_SECONDS": "900",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 86400),
