@@ -10,21 +10,14 @@ from uuid import UUID
 
 from prefect import flow, get_client, get_run_logger
 from prefect.artifacts import create_markdown_artifact
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
 from prefect.client.schemas.objects import StateType
-from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import deployment as served
 from prefect.states import Completed, Crashed
 
 from flows.environment import REPLACED, WATCHER
+from flows.records import drop_old_runs
 from flows.telling import recordable
 from pipeline.acquisitions.ledger import AcquisitionLedger
 from pipeline.acquisitions.place import ledger_of, run_hold, watch_hold
@@ -154,7 +147,7 @@ def scan(
             found = look_through(order, ledger, runs)
             states = {held.name: held for held in ledger.acquisitions()} if found.notable else {}
             if served.id is not None:
-                _drop_old_scans(client)
+                drop_old_runs(client, _KEPT_SCANS, flow=scan.name, deployment=UUID(str(served.id)))
     except TakenError:
         return Completed(message="another scan is at work")
     for path, reason in found.news.items():
@@ -176,18 +169,3 @@ def _publish(found: Found, acquisitions: list[Acquisition]) -> None:
             lines += ["", f"### {title}", ""]
             lines += [f"- `{recordable(path)}`: {recordable(reason)}" for path, reason in entries.items()]
     create_markdown_artifact("\n".join(lines), key="seamfree-folder", description="All acquisitions of the folder")
-
-
-def _drop_old_scans(client: SyncPrefectClient) -> None:
-    """Remove the records of scans long ago."""
-    old = client.read_flow_runs(
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[UUID(str(served.id))])),
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED, StateType.CANCELLED]))
-        ),
-        sort=FlowRunSort.START_TIME_DESC,
-        offset=_KEPT_SCANS,
-        limit=20,
-    )
-    for run in old:
-        client.delete_flow_run(run.id)

@@ -105,12 +105,13 @@ def watch_with_prefect(
     at_once: int,
     hours: float | None,
     notify: str | None,
+    keep_runs: int,
 ) -> None:
     """Serve deployments that segment each finished acquisition of a folder once; see `flows.service.Watch`."""
     prepare_environment()
     from flows.service import Watch, watch
 
-    watch(Watch(folder.absolute(), output.absolute(), config, rules, every, cron, at_once, hours, notify))
+    watch(Watch(folder.absolute(), output.absolute(), config, rules, every, cron, at_once, hours, notify, keep_runs))
 
 
 def submit_with_prefect(inputs: list[str], output: Path, *, fresh: bool, wait: bool) -> list[ImageReport] | None:

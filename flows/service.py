@@ -1,4 +1,4 @@
-"""A watcher: Prefect's server, one Dask cluster, and a runner that serves two deployments, `scan` and `segment-image`.
+"""A watcher: Prefect's server, one Dask cluster, and runners that serve two deployments, `scan` and `segment-image`.
 
 All of it lives as long as the watcher and listens on the loopback interface only. What must outlive it lies beside the
 results, in the folder ``.seamfree``: the ledger of acquisitions, the server's database and log, and its address.
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.environment import WATCHER
+from flows.records import RETENTION, drop_old_runs, give_room_back
 from flows.server import Server, free_port, use_server
 from flows.waking import wake
 from pipeline.acquisitions.place import SERVED, SERVER, ledger_of, place_of, watch_hold
@@ -34,12 +35,19 @@ from pipeline.stores.hold import hold, is_held
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from prefect.runner import Runner
+
     from pipeline.acquisitions.rules import WatchRules
     from pipeline.config import RunConfig
 
 __all__ = ["Watch", "watch"]
 
 log = logging.getLogger(__name__)
+
+_DATABASE = "prefect.db"
+
+_PAUSE = 15.0
+"""Seconds between two looks at the records of runs."""
 
 _LOST = timedelta(seconds=30)
 """A scan that has been about to start for so long, and is not at work, has lost its process."""
@@ -67,6 +75,8 @@ class Watch:
         For how long one may be, until it is given up.
     notify : str, optional
         URL that is told what has become of each.
+    keep_runs : int
+        So many runs its own server keeps on record.
     """
 
     folder: Path
@@ -78,6 +88,7 @@ class Watch:
     at_once: int = 1
     hours: float | None = None
     notify: str | None = None
+    keep_runs: int = 2000
 
     @property
     def name(self) -> str:
@@ -101,12 +112,14 @@ def watch(wanted: Watch) -> None:
         raise ConfigError(f"{wanted.folder}: no such folder to watch")
     _check_cron(wanted.cron)
     place = place_of(wanted.output)
+    # On the server of a lab, its own rules hold.
+    kept = None if os.environ.get("PREFECT_API_URL") else wanted.keep_runs
     with hold(watch_hold(wanted.output)), _server(place) as url:
         use_server(url)
         os.environ[WATCHER] = str(os.getpid())
         with join_cluster(wanted.config) as address:
             os.environ.update(client_environment(address))
-            _serve(wanted, url)
+            _serve(wanted, url, kept)
 
 
 def _check_cron(cron: str | None) -> None:
@@ -125,6 +138,7 @@ def _server(place: Path) -> Iterator[str]:
     if url := os.environ.get("PREFECT_API_URL"):
         yield url
         return
+    give_room_back(place / _DATABASE)
     server = Server(partial(_start_server, place), _port(place), lambda: f"see {place / 'server.log'}")
     try:
         server.wait()
@@ -147,26 +161,22 @@ def _port(place: Path) -> int:
 
 
 def _start_server(place: Path, port: int) -> subprocess.Popen[bytes]:
-    database = place / "prefect.db"
+    database = place / _DATABASE
     environment = {
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database.absolute()}",
         "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api",
         # Leases of a killed run end by themselves, also when the server was killed with it.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
-        # Events are most of what fills the database, by 580 KiB for each image. Nothing here looks back at them.
-        "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "PT20M",
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS": "300",
-        # Records of runs, their logs and artifacts; the reports and the ledger stay.
-        "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 86400),
-        # What waits for its turn has it soon after the one before has ended.
+        # What waits for a run of another watcher that was killed has its turn soon after that has been noticed.
         "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "3",
+        # Who waits for his turn is not late.
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "86400",
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with (place / "server.log").open("ab") as output:
         return subprocess.Popen(
-            command, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            preexec_fn=dies_with_parent,
+            command, env={**RETENTION, **os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=output,
+            stderr=output, preexec_fn=dies_with_parent,
         )  # fmt: skip
 
 
@@ -184,7 +194,7 @@ class _Loop(asyncio.SelectorEventLoop):
         return await super().subprocess_exec(*arguments, **named)
 
 
-def _serve(wanted: Watch, url: str) -> None:
+def _serve(wanted: Watch, url: str, kept: int | None) -> None:
     """Register both deployments, and run what is scheduled for them; again, should the runner lose its server."""
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
     from prefect.runner import Runner
@@ -225,34 +235,58 @@ def _serve(wanted: Watch, url: str) -> None:
         **({"cron": wanted.cron} if wanted.cron else {"interval": timedelta(seconds=wanted.every)}),
         **shared,
     )  # fmt: skip
-    # Outside of an event loop, Prefect gives these themselves, and no coroutines.
-    deployments: list[Any] = [segmenting, scanning]
     _free_scans(f"{scan.name}/{wanted.name}", wanted.output, timedelta())
-    threading.Thread(
-        target=_keep_scans_free, args=(f"{scan.name}/{wanted.name}", wanted.output), name="scans", daemon=True
-    ).start()
+    tidied = (f"{scan.name}/{wanted.name}", segment_image.name, wanted.output, kept)
+    threading.Thread(target=_keep_records_tidy, args=tidied, name="records", daemon=True).start()
     woken = (wanted.folder, wanted.output, wanted.rules.settle, f"{scan.name}/{wanted.name}")
     threading.Thread(target=wake, args=woken, name="wake", daemon=True).start()
     log.warning("watching %s; Prefect shows it at %s", wanted.folder, url.removesuffix("/api"))
+    served = {"url": without_secrets(url), "deployment": f"{segment_image.name}/{wanted.name}"}
     while True:
-        runner = QuietRunner(
-            name="seamfree", pause_on_shutdown=False, query_seconds=2, prefetch_seconds=0, limit=None
-        )  # fmt: skip
-        for deployment in deployments:
-            runner.add_deployment(deployment)
-        served = {"url": without_secrets(url), "deployment": f"{segment_image.name}/{wanted.name}"}
+        # One for each deployment. A run that is asked for before its turn is noted as waiting again every few seconds.
+        runners: list[Runner] = []
+        for deployment, limit in ((segmenting, wanted.at_once), (scanning, None)):
+            runner = QuietRunner(
+                name="seamfree", pause_on_shutdown=False, query_seconds=2, prefetch_seconds=0, limit=limit
+            )
+            # Outside of an event loop, Prefect gives deployments themselves, and no coroutines.
+            runner.add_deployment(deployment)  # type: ignore[arg-type]
+            runners.append(runner)
         (place_of(wanted.output) / SERVED).write_text(json.dumps(served), encoding="utf-8")
         try:
             with asyncio.Runner(loop_factory=_Loop) as loop:
-                loop.run(runner.start())
+                loop.run(_run_all(runners))
         except Exception as error:  # noqa: BLE001 (whatever ended it, what is finished must still be segmented)
             log.warning("serving was interrupted (%s: %s) and goes on", type(error).__name__, error)
 
 
-def _keep_scans_free(deployment: str, output: Path) -> None:
+async def _run_all(runners: list[Runner]) -> None:
+    """Run until one of them ends, and end the others with it."""
+    running = [asyncio.ensure_future(runner.start()) for runner in runners]
+    ended, left = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    for each in left:
+        each.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    for each in ended:
+        each.result()
+
+
+def _keep_records_tidy(scan: str, segmenting: str, output: Path, kept: int | None) -> None:
+    """Free scans whose process has died, and remove old runs, for as long as the process lives."""
+    from httpx import HTTPError
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectException
+
     pause = threading.Event()
-    while not pause.wait(_LOST.total_seconds() / 2):
-        _free_scans(deployment, output, _LOST)
+    while not pause.wait(_PAUSE):
+        _free_scans(scan, output, _LOST)
+        if kept is None:
+            continue
+        try:
+            with get_client(sync_client=True) as client:
+                drop_old_runs(client, kept, flow=segmenting)
+        except (HTTPError, PrefectException) as error:
+            log.info("old runs could not be removed (%s), and are later", type(error).__name__)
 
 
 def _free_scans(deployment: str, output: Path, age: timedelta) -> None:

@@ -18,12 +18,12 @@ from prefect.exceptions import PrefectException
 from flows.environment import SKIPPED, can_be_recorded
 from pipeline.acquisitions.place import watch_hold
 from pipeline.errors import ClusterError, ConfigError
-from pipeline.images.discover import discover
+from pipeline.images.discover import discover, with_whole_plates
 from pipeline.progress import ImageFinished, ImageStarted, tell
 from pipeline.remote.paths import to_path
 from pipeline.run import ImageReport
 from pipeline.stores.hold import is_held
-from pipeline.stores.publish import read_provenance
+from pipeline.stores.publish import count_objects
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +52,7 @@ def submit(inputs: Sequence[str], deployment: str, *, fresh: bool) -> list[tuple
     Parameters
     ----------
     inputs : sequence of str
-        Images, folders, globs; they need not lie in the folder that is watched.
+        Images, plates, folders, globs; they need not lie in the folder that is watched.
     deployment : str
         Its deployment that segments, ``flow/name``, on the server that ``PREFECT_API_URL`` names.
     fresh : bool
@@ -61,7 +61,7 @@ def submit(inputs: Sequence[str], deployment: str, *, fresh: bool) -> list[tuple
     Returns
     -------
     list of tuple
-        Each image with the run that was scheduled for it.
+        Each image, or plate, with the run that was scheduled for it.
 
     Raises
     ------
@@ -70,10 +70,8 @@ def submit(inputs: Sequence[str], deployment: str, *, fresh: bool) -> list[tuple
     ClusterError
         If its server does not answer.
     """
-    images = discover(inputs)
+    images = with_whole_plates(discover(inputs))
     for image in images:
-        if image.plate:
-            raise ConfigError(f"{image.path}: part of a plate, which comes out as a whole: take `seamfree run`")
         if not can_be_recorded(image.path):
             raise ConfigError(f"{image.path}: a name that is not UTF-8 cannot be recorded; rename it")
     scheduled: list[tuple[InputImage, UUID]] = []
@@ -154,5 +152,4 @@ def _report(run: FlowRun, image: InputImage, output: Path) -> ImageReport:
         return ImageReport(image.name, path, "failed", reason=told, seconds=seconds)
     if run.state.name == SKIPPED:
         return ImageReport(image.name, path, "skipped", str(result), told)
-    objects = read_provenance(result).get("objects")
-    return ImageReport(image.name, path, "done", str(result), None, objects, seconds)
+    return ImageReport(image.name, path, "done", str(result), None, count_objects(result), seconds)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import SeamfreeError, StoreError
 from pipeline.identity import differences
+from pipeline.images.discover import plate_of
 from pipeline.images.plates import PlateField, PlateLayout, read_plate
-from pipeline.remote.paths import to_path
 from pipeline.report.writing import drop_reports, reports_of
 from pipeline.run import SETTINGS, ImageReport
 from pipeline.stores.hold import EXPIRY, hold
@@ -67,7 +67,7 @@ def hold_plates(
     list of InputImage
         In the same order.
     """
-    sources = {image.plate: _source_of(image) for image in images if image.plate}
+    sources = {image.plate: plate_of(image) for image in images if image.plate}
     with ExitStack() as held:
         places: dict[str, str] = {}
         refused: dict[str, str] = {}
@@ -103,11 +103,6 @@ def _take(plate: str, output: Path, held: ExitStack, *, fresh: bool) -> str:
     return chosen.relative_to(output).as_posix()
 
 
-def _source_of(field: InputImage) -> AnyPath:
-    """Give the plate that a field lies in."""
-    return to_path(field.path.removesuffix(field.name.removeprefix(field.plate)))
-
-
 def finish_plates(
     images: Sequence[InputImage], reports: Sequence[ImageReport], output: Path, config: RunConfig
 ) -> list[ImageReport]:
@@ -136,7 +131,7 @@ def finish_plates(
         if not plate:
             found += own
             continue
-        source = _source_of(pairs[0][0])
+        source = plate_of(pairs[0][0])
         try:
             refused = [image.refused for image, _ in pairs if image.refused]
             if refused:

@@ -59,6 +59,9 @@ def watch(
         float | None, typer.Option(help="An image that takes longer is given up; what is done stays.")
     ] = None,
     notify: Annotated[str | None, typer.Option(help="URL that is told what becomes of each image.")] = None,
+    keep_runs: Annotated[
+        int, typer.Option(min=100, help="Runs that Prefect's pages show at most, the latest; results stay anyway.")
+    ] = 2000,
 ) -> None:
     """Segment each finished acquisition of a folder once, until interrupted."""
     from pydantic import ValidationError
@@ -83,8 +86,9 @@ def watch(
     if hours is not None and not 0 < hours <= 10_000:
         raise ConfigError(f"--hours {hours:g}: between 0 and 10,000 are possible")
     _service("watch")(
-        folder, output, settings, rules, every=every, cron=cron, at_once=at_once, hours=hours, notify=notify
-    )
+        folder, output, settings, rules, every=every, cron=cron, at_once=at_once, hours=hours, notify=notify,
+        keep_runs=keep_runs,
+    )  # fmt: skip
 
 
 @ending_at_signals()
@@ -100,9 +104,9 @@ def submit(
     from rich.console import Console
 
     from pipeline.display import report_table, show_progress
-    from pipeline.images.discover import discover
+    from pipeline.images.discover import discover, with_whole_plates
 
-    with show_progress(Console(stderr=True), len(discover(inputs)) if wait else 0):
+    with show_progress(Console(stderr=True), len(with_whole_plates(discover(inputs))) if wait else 0):
         reports = _service("submit")(inputs, output, fresh=fresh, wait=wait)
     if reports is None:
         typer.echo("handed over; `seamfree status` does not list them, Prefect's pages do")

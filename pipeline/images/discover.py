@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from pipeline.remote.paths import AnyPath
 
-__all__ = ["InputImage", "check_name", "discover", "images_below", "images_in", "result_name"]
+__all__ = [
+    "InputImage", "check_name", "discover", "images_below", "images_in", "plate_of", "result_name", "with_whole_plates",
+]  # fmt: skip
 
 _SUFFIXES = (
     ".ome.tiff", ".ome.tif", ".ome.btf", ".ome.tf8", ".ome.tf2", ".ome.zarr", ".tiff", ".tif", ".btf", ".tf8", ".tf2",
@@ -122,6 +124,17 @@ def images_in(path: AnyPath, name: str) -> list[InputImage]:
         return [InputImage(str(path), name)]
     inside = [*(field.path for field in layout.fields), *layout.unreadable]
     return [InputImage(str(path / part), f"{name}/{part}", f"{name}.ome.zarr/{part}", name) for part in inside]
+
+
+def plate_of(field: InputImage) -> AnyPath:
+    """Give the plate that a field lies in."""
+    return to_path(field.path.removesuffix(field.name.removeprefix(field.plate)))
+
+
+def with_whole_plates(images: Sequence[InputImage]) -> list[InputImage]:
+    """Put each plate in the place of its fields, as what is segmented as one."""
+    found = (InputImage(str(plate_of(image)), image.plate) if image.plate else image for image in images)
+    return list(dict.fromkeys(found))
 
 
 def _is_result(folder: AnyPath) -> bool:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import numpy as np
@@ -19,7 +20,11 @@ import pytest
 import tifffile
 import zarr
 from numpy.typing import NDArray
+from prefect import Flow
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import State, StateType
 
+from flows.records import drop_old_runs
 from pipeline import open_result
 from pipeline.results import PlateResult
 from tests.fields import load_fields
@@ -265,6 +270,29 @@ def test_a_watcher_on_the_server_of_others_by_the_clock(server: dict[str, str], 
     assert not (output / ".seamfree" / "prefect.db").exists()
     (scan,) = [found for found in query(server, "deployments", {}) if found["parameters"].get("folder") == str(folder)]
     assert [found["schedule"]["cron"] for found in scan["schedules"]] == ["0 3 1 1 *"]
+
+
+def test_the_latest_runs_stay_on_record(server: dict[str, str]) -> None:
+    ended = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED, StateType.COMPLETED]
+    with SyncPrefectClient(server["PREFECT_API_URL"]) as client:
+
+        def run(flow: Flow[..., Any], state: StateType) -> UUID:
+            made = client.create_flow_run(flow, state=State(type=StateType.RUNNING))
+            if state != StateType.RUNNING:
+                client.set_flow_run_state(made.id, State(type=state), force=True)
+            return made.id
+
+        kept, other = Flow(lambda: None, name="kept"), Flow(lambda: None, name="other")
+        working = run(kept, StateType.RUNNING)
+        elsewhere = run(other, StateType.COMPLETED)
+        runs = [run(kept, state) for state in ended]
+        # What has begun first has ended last.
+        client.set_flow_run_state(working, State(type=StateType.COMPLETED), force=True)
+        working_still = run(kept, StateType.RUNNING)
+        assert drop_old_runs(client, 3, flow="kept") == 3
+        assert {held.id for held in client.read_flow_runs()} >= {elsewhere, working, working_still, *runs[3:]}
+        assert {held.id for held in client.read_flow_runs()}.isdisjoint(runs[:3])
+        assert drop_old_runs(client, 3, flow="kept") == 0
 
 
 def test_the_servers_own_start_needs_nothing(inputs: Path, tmp_path: Path) -> None:

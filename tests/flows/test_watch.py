@@ -27,8 +27,10 @@ from pipeline.acquisitions.ledger import Acquisition, AcquisitionLedger, Sightin
 from pipeline.acquisitions.place import SERVER, ledger_of
 from pipeline.images.content import content_sha256
 from pipeline.images.opening import open_image
+from pipeline.results import PlateResult
 from pipeline.stores.hold import is_held
 from tests.fields import load_fields
+from tests.plates import write_plate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -296,6 +298,7 @@ def test_a_microscope_at_work(watched: Watched, tmp_path: Path) -> None:
     elsewhere.mkdir()
     tifffile.imwrite(elsewhere / "by-hand.tif", fields[7][:, ::-1])
     (elsewhere / "bad.tif").write_text("this is not an image\n")
+    write_plate(elsewhere / "plate.ome.zarr", [field[:100, :120] for field in fields[:2]], per_well=1)
     handed = subprocess.run(
         [BIN / "seamfree", "submit", elsewhere, folder / "last.tif", "-o", watched.output], env=watched.environment,
         capture_output=True, text=True, check=False, timeout=DEADLINE,
@@ -305,6 +308,9 @@ def test_a_microscope_at_work(watched: Watched, tmp_path: Path) -> None:
     assert lines["by-hand"].split()[1] == "done"
     assert open_result(watched.output / "by-hand.ome.zarr").provenance["objects"] == int(lines["by-hand"].split()[2])
     assert "not a TIFF" in lines["bad"]
+    plate = open_result(watched.output / "plate.ome.zarr")
+    assert isinstance(plate, PlateResult)
+    assert lines["plate"].split()[1:3] == ["done", f"{plate.objects}"]
     assert lines["last"].split()[1] == "skipped"
     assert "there is a finished result" in lines["last"]
 
