@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import ImageError
 from pipeline.images.plates import is_zarr
+from pipeline.images.sequence_source import SequenceSource
+from pipeline.images.sequences import as_sequence
 from pipeline.images.tiff import TiffSource
 from pipeline.images.vendors import BioioSource, is_of_a_vendor
 from pipeline.images.zarrs import ZarrSource
@@ -26,7 +28,8 @@ def open_image(path: str | AnyPath, series: int | None = None) -> ImageSource:
     Parameters
     ----------
     path : str, Path or RemotePath
-        A TIFF file, or the folder of an OME-Zarr or Zarr; on a disk, or a URL. On a disk also a CZI, ND2 or LIF.
+        A TIFF file, or the folder of an OME-Zarr or Zarr; on a disk, or a URL. On a disk also a CZI, ND2 or LIF, or
+        an image of many TIFF files, by a pattern: see `pipeline.images.sequences`.
     series : int, optional
         Which image of a file that holds several; the first where absent.
 
@@ -40,6 +43,8 @@ def open_image(path: str | AnyPath, series: int | None = None) -> ImageSource:
         If it cannot be read: says why, and what to do.
     """
     place = to_path(path)
+    if (sequence := as_sequence(place)) is not None:
+        return SequenceSource(sequence, series)
     if _is_folder(place):
         return ZarrSource(place, series)
     if isinstance(place, Path) and is_of_a_vendor(place):
