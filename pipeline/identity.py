@@ -92,4 +92,6 @@ def versions_of(kind: str, *, objects: bool) -> dict[str, str]:
         names += _TIFF_DEPENDS_ON
     if kind == "vendor":
         names.append("bioio")
+    if kind == "slide":
+        names.append("openslide-python")
     return {name: version(name) for name in names}

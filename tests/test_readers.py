@@ -185,7 +185,7 @@ def result(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         {"name": "c", "type": "channel"},
         *({"name": a, "type": "space", "unit": unit} for a, unit in UNITS.items()),
     ]
-    steps = [{"type": "scale", "scale": [1.0, *SCALE]}, {"type": "translation", "translation": [0.0, *PLACE]}]
+    steps: Any = [{"type": "scale", "scale": [1.0, *SCALE]}, {"type": "translation", "translation": [0.0, *PLACE]}]
     group = zarr.open_group(folder / "a.ome.zarr", mode="w", zarr_format=3)
     group.create_array("full", data=image, chunks=(1, 1, 100, 100), dimension_names=list("czyx"))
     group.attrs["ome"] = {

@@ -13,6 +13,7 @@ from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
 from pipeline.errors import ConfigError, ImageError
+from pipeline.images.openslides import is_slide
 from pipeline.images.patterns import FilePattern, parse_pattern
 from pipeline.images.plates import is_plate, is_zarr, read_plate
 from pipeline.images.sequences import SequencePath, as_sequence, list_files, sequences_below
@@ -329,7 +330,7 @@ def discover(inputs: Sequence[str], pattern: str | None = None) -> list[InputIma
             images = [
                 found
                 for match in map(Path, sorted(glob.glob(given, recursive=True)))  # noqa: PTH207 (it may be absolute)
-                if _is_image_name(match.name) or is_of_a_vendor(match)
+                if _is_image_name(match.name) or is_of_a_vendor(match) or is_slide(match)
                 for found in images_in(match, result_name(match.name))
             ]
             if not images:

@@ -50,8 +50,8 @@ class ImageInfo:
     path : str
         Where it lies.
     kind : str
-        ``"tiff"``, ``"sequence"`` (many TIFF files), ``"ome-zarr"``, ``"zarr"`` or, of a microscope's maker,
-        ``"vendor"``.
+        ``"tiff"``, ``"sequence"`` (many TIFF files), ``"ome-zarr"``, ``"zarr"``, ``"slide"`` (DICOM, MIRAX)
+        or, of a microscope's maker, ``"vendor"``.
     shape : tuple of int
         TCZYX; 1 for axes that the file does not have.
     dtype : str
@@ -79,7 +79,7 @@ class ImageInfo:
     """
 
     path: str
-    kind: Literal["tiff", "sequence", "ome-zarr", "zarr", "vendor"]
+    kind: Literal["tiff", "sequence", "ome-zarr", "zarr", "vendor", "slide"]
     shape: tuple[int, int, int, int, int]
     dtype: str
     axes: str
