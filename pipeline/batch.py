@@ -15,6 +15,7 @@ from pipeline.destination import destined, local_folder, send_summary
 from pipeline.engine.cluster import check_scheduler, connect
 from pipeline.errors import ConfigError, SeamfreeError
 from pipeline.images.discover import InputImage, discover
+from pipeline.images.sequences import on_disk
 from pipeline.plates import finish_plates, hold_plates
 from pipeline.printing import in_one_line, unexpected
 from pipeline.progress import ImageFinished, ImageStarted, tell
@@ -111,7 +112,7 @@ def check_batch(config: RunConfig, inputs: Sequence[str]) -> tuple[list[InputIma
     ConfigError, ModelError
         As `open_batch`, but for the output.
     """
-    images = discover(inputs)
+    images = discover(inputs, config.sequence.pattern)
     check_settings(config)
     here = None if is_elsewhere(config) else choose_site(config)
     check_scheduler(config.execution.scheduler)
@@ -156,7 +157,7 @@ def open_batch(
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be used as output folder ({error.strerror or error})") from error
     with hold_plates(images, folder, config, fresh=fresh) as held:
-        paths = [Path(image.path) for image in held if not is_url(image.path)]
+        paths = [on_disk(image.path) for image in held if not is_url(image.path)]
         with join_site(config, folder, paths, here) as (site, address):
             survey_room(
                 images, lambda image: prepare(config, image, folder, site.intent, survey=True), folder, fresh=fresh

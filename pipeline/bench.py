@@ -99,7 +99,7 @@ class Bench:
             If it is not the image that the plan was made for.
         """
         source = open_image(self.plan.source.path, self.plan.series)
-        if source.info != self.plan.source:
+        if not source.info.is_still(self.plan.source):
             source.close()
             raise ImageError(f"{self.plan.source.path}: the file has changed since the run was planned; run again")
         weakref.finalize(self, source.close)

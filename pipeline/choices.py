@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Literal
 
@@ -26,6 +27,7 @@ __all__ = [
     "choose_sizes",
     "choose_skipping",
     "count_channels",
+    "describe_sequence",
 ]
 
 _LISTED = 16
@@ -44,6 +46,36 @@ def count_channels(config: RunConfig, card: ModelCard | DetectorCard) -> int:
     if config.channels is not None and len(config.channels) != needed:
         raise ConfigError(f"channels: {len(config.channels)} channel(s) chosen, the model {card.name!r} takes {needed}")
     return needed
+
+
+def describe_sequence(config: RunConfig, info: ImageInfo) -> ImageInfo:
+    """Give an image of many files the pixel size and the names of channels that the user states, if any.
+
+    Raises
+    ------
+    PlanError
+        If the image is none, or has another number of channels.
+    """
+    stated = config.sequence
+    if stated.pixel_size is None and stated.channel_names is None:
+        return info
+    if info.kind != "sequence":
+        raise PlanError(
+            f"{info.path}: sequence.pixel_size and sequence.channel_names are for images of many files; leave them out"
+        )
+    if stated.channel_names is not None and len(stated.channel_names) != info.shape[1]:
+        raise PlanError(
+            f"{info.path}: sequence.channel_names has {len(stated.channel_names)} names, and the image "
+            f"{info.shape[1]} channels: {', '.join(info.channel_names[:_LISTED])}"
+        )
+    if stated.channel_names is not None:
+        info = replace(info, channel_names=stated.channel_names)
+    if stated.pixel_size is not None:
+        first = -len(stated.pixel_size)
+        sizes = (*info.pixel_size[:first], *stated.pixel_size)
+        units = (*info.units[:first], *["micrometer"] * len(stated.pixel_size))
+        info = replace(info, pixel_size=sizes, units=units)  # type: ignore[arg-type]
+    return info
 
 
 def choose_precision(config: RunConfig, card: ModelCard | DetectorCard) -> tuple[Precision, float | None]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import ConfigError
+from pipeline.images.patterns import PRESETS, parse_pattern
 from pipeline.models.network import NetworkUse
 from pipeline.models.plain_yaml import read_yaml
 from pipeline.printing import short
@@ -27,6 +28,7 @@ __all__ = [
     "InstancesConfig",
     "OutputConfig",
     "RunConfig",
+    "SequenceConfig",
     "load_config",
     "make_config",
 ]
@@ -192,6 +194,29 @@ class OutputConfig(Settings):
         return self
 
 
+class SequenceConfig(Settings):
+    """Images of many TIFF files, one for each plane, channel or time point, found by the names of the files."""
+
+    pattern: str | None = Field(
+        default=None,
+        description="How the files are called, with {well} or {row} and {column}, {field}, {channel}, {time} and {z} "
+        f"where these stand; or {', '.join(PRESETS)}. Inputs are then folders with such files.",
+    )
+    pixel_size: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=2, max_length=3)] | None = Field(
+        default=None, description="Y and X, or Z, Y and X, in micrometers; null takes what the files tell."
+    )
+    channel_names: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="In the order of the channels; null takes what the files' names tell."
+    )
+
+    @field_validator("pattern")
+    @classmethod
+    def _is_a_pattern(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_pattern(value)
+        return value
+
+
 class ClusterConfig(Settings):
     """The cluster that a run starts, and closes in the end. Changes nothing in the result."""
 
@@ -295,6 +320,7 @@ class RunConfig(Settings):
         default=None, min_length=1, description="Channels of the image that feed the model, by number or name."
     )
     series: Whole | None = Field(default=None, ge=0, description="Which image of a file that holds several.")
+    sequence: SequenceConfig = SequenceConfig()
     identify: Literal["time", "content"] = Field(
         default="time",
         description="How an image is known again when a run is resumed: by size and time of modification, or by size "

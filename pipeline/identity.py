@@ -18,6 +18,7 @@ _NAMES = {
     "source": "input",
     "source.size_bytes": "input size",
     "source.modified_ns": "input time of modification",
+    "source.files_sha256": "names, sizes or times of the input's files",
     "source.dtype": "input data type",
     "content_sha256": "input sha256",
     "weights_sha256": "model sha256",
@@ -87,8 +88,10 @@ def versions_of(kind: str, *, objects: bool) -> dict[str, str]:
         Whether objects are made.
     """
     names = [*_NUMBERS_DEPEND_ON, *(_OBJECTS_DEPEND_ON if objects else ())]
-    if kind == "tiff":
+    if kind in ("tiff", "sequence"):
         names += _TIFF_DEPENDS_ON
     if kind == "vendor":
         names.append("bioio")
+    if kind == "slide":
+        names.append("openslide-python")
     return {name: version(name) for name in names}

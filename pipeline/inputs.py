@@ -94,7 +94,8 @@ def open_input(segmented: Segmented) -> list[ImageSource]:
 
 
 def _check_same(source: ImageSource, segmented: Segmented) -> None:
-    names = ["shape", "dtype", "size_bytes"] + ["modified_ns"] * (segmented.content_sha256 is None)
+    names = ["shape", "dtype", "size_bytes"]
+    names += ["modified_ns", "files_sha256"] if segmented.content_sha256 is None else []
     if any(getattr(source.info, name) != getattr(segmented.source, name) for name in names):
         raise ImageError(f"{segmented.source.path}: the image has changed since it was segmented")
 
@@ -127,7 +128,9 @@ class InputArray:
                 source.close()
         if not 0 <= level < len(levels):
             raise ImageError(f"{segmented.source.path}: the image has levels 0 to {len(levels) - 1}, not {level}")
-        self._source, self.info = levels[level], levels[level].info
+        self._source = levels[level]
+        # A user may have stated what the files do not tell.
+        self.info = levels[level].info if level else segmented.source
         self._present = [AXES.index(axis) for axis in segmented.source.axes]
         self.shape = tuple(self.info.shape[at] for at in self._present)
         self.ndim, self.dtype = len(self.shape), np.dtype(self.info.dtype)

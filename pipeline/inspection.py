@@ -6,8 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.errors import ConfigError, ImageError
 from pipeline.images.opening import open_image
-from pipeline.images.plates import read_plate
+from pipeline.images.patterns import AXIS_NAMES, parse_pattern
+from pipeline.images.plates import is_plate, read_plate
+from pipeline.images.sequences import as_sequence, list_files, sequences_below
 from pipeline.models.context import compare_declared
 from pipeline.models.facts import learn_heads
 from pipeline.models.library import find_model
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.models.facts import ModelFacts
     from pipeline.remote.paths import AnyPath
 
-__all__ = ["describe_facts", "describe_plate", "draw_plate", "is_model"]
+__all__ = ["describe_facts", "describe_image", "describe_plate", "draw_plate", "find_sequence", "is_model"]
 
 
 def is_model(reference: str) -> bool:
@@ -84,6 +87,63 @@ def describe_facts(
     return found
 
 
+def find_sequence(folder: str, pattern: str) -> Path:
+    """Give the path of the images of many files that lie in or below a folder.
+
+    Raises
+    ------
+    ConfigError
+        If it is no pattern, no file fits it, or such files lie in several folders.
+    """
+    try:
+        fitting = parse_pattern(pattern)
+        found = sequences_below(Path(folder), fitting)
+    except (ValueError, ImageError) as error:
+        raise ConfigError(str(error)) from error
+    if len(found) > 1:
+        raise ConfigError(f"{folder}: such files lie in {len(found)} folders, such as {found[0]}; name one of them")
+    return found[0] / fitting.shown
+
+
+def describe_image(path: AnyPath) -> dict[str, Any]:
+    """Give what `seamfree inspect` shows of an image or a plate, in plain types.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be read.
+    """
+    if is_plate(path):
+        return describe_plate(path)
+    sequence, opened = as_sequence(path), path
+    found: dict[str, Any] = {}
+    if sequence is not None:
+        found = _describe_files(path)
+        images = list(list_files(sequence.folder, sequence.pattern).images)
+        if not sequence.inside and len(images) > 1:
+            found["images"] = ["/".join(image) for image in images]
+            opened = path / found["images"][0]
+    source = open_image(opened)
+    found = asdict(source.info) | found | ({"notes": list(source.notes)} if source.notes else {})
+    source.close()
+    return found
+
+
+def _describe_files(path: AnyPath) -> dict[str, Any]:
+    """Give how many files fit a pattern and what their names tell, and which do not; nothing for other images."""
+    sequence = as_sequence(path)
+    if sequence is None:
+        return {}
+    listing = list_files(sequence.folder, sequence.pattern)
+    axes = zip(AXIS_NAMES.values(), listing.axes, strict=True)
+    return {
+        "pattern": sequence.pattern.text,
+        "files": sum(map(len, listing.images.values())),
+        **{f"{name} in names": list(values) for name, values in axes if name in sequence.pattern.names},
+        **({"other TIFF files": list(listing.unfit)} if listing.unfit else {}),
+    }
+
+
 def describe_plate(path: AnyPath) -> dict[str, Any]:
     """Give what `seamfree inspect` shows of a plate, in plain types: its layout, and what an image of it is.
 
@@ -103,12 +163,13 @@ def describe_plate(path: AnyPath) -> dict[str, Any]:
         wells.setdefault(field.well, []).append(field.name)
     found: dict[str, Any] = {
         "path": str(path),
-        "kind": "ome-zarr plate",
+        "kind": "ome-zarr plate" if as_sequence(path) is None else "plate of files",
         "rows": _names(layout.described.get("rows"), [field.row for field in layout.fields]),
         "columns": _names(layout.described.get("columns"), [field.column for field in layout.fields]),
         "wells": wells,
         "acquisitions": sorted({field.acquisition for field in layout.fields if field.acquisition is not None}),
         "unreadable": list(layout.unreadable),
+        **_describe_files(path),
     }
     if layout.fields:
         source = open_image(path / layout.fields[0].path)

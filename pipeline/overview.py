@@ -143,7 +143,7 @@ def plan(
         executor = None
         if settings.planner == "measure":
             executor = stack.enter_context(connect(stack.enter_context(open_cluster(site.cluster))))
-        for image in discover([str(path) for path in given]):
+        for image in discover([str(path) for path in given], settings.sequence.pattern):
             try:
                 decided = prepare(settings, image, Path(output), site.intent)
                 if executor is not None:

@@ -277,7 +277,7 @@ class RunPlan(BaseModel):
         facts = self.model_dump(mode="json", exclude=beside)
         if self.content_sha256 is not None:
             # Copied or touched, it is the same image.
-            del facts["source"]["modified_ns"]
+            del facts["source"]["modified_ns"], facts["source"]["files_sha256"]
         if self.code_sha256 is None:
             del facts["code_sha256"]
         return facts

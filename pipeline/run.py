@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.calibration import known_rates
-from pipeline.choices import choose_rescaling
+from pipeline.choices import choose_rescaling, describe_sequence
 from pipeline.destination import prepare_destination, sent_destination, set_aside, stages_left
 from pipeline.detect import check_detector, learn_detector
 from pipeline.errors import PlanError, StoreError
@@ -110,11 +110,12 @@ def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent, 
     source = open_image(to_path(image.path).absolute(), config.series)
     try:
         facts: ModelFacts | DetectorFacts
+        info = describe_sequence(config, source.info)
         if model is None:
-            facts = learn_detector(config, source.info)
+            facts = learn_detector(config, info)
         else:
-            check_pixels(model.card, source.info)
-            ratios, told = choose_rescaling(config, source.info, model)
+            check_pixels(model.card, info)
+            ratios, told = choose_rescaling(config, info, model)
             if told and not survey:
                 log.warning("%s", told)
             facts = model if ratios is None else _learn(config, config.network_use.at(ratios))
@@ -122,10 +123,10 @@ def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent, 
             log.warning("%s", note)
         content = content_sha256(source) if config.identify == "content" and not survey else None
         target = _find_target(source) if config.output.in_place else None
-        made = make_plan(config, image, source.info, facts, output.absolute(), intent, content, target)
+        made = make_plan(config, image, info, facts, output.absolute(), intent, content, target)
         if intent.rates is None and intent.core is None and (rates := known_rates(made, config)) is not None:
             known = intent.model_copy(update={"rates": rates})
-            made = make_plan(config, image, source.info, facts, output.absolute(), known, content, target)
+            made = make_plan(config, image, info, facts, output.absolute(), known, content, target)
         return made
     finally:
         source.close()
@@ -229,7 +230,7 @@ def _finished_result(plan: RunPlan) -> AnyPath | None:
     return sent
 
 
-_INPUT = ("shape", "dtype", "size_bytes", "modified_ns")
+_INPUT = ("shape", "dtype", "size_bytes", "modified_ns", "files_sha256")
 
 SETTINGS = ("series", "network", "use", "weights_sha256", "channels", "instances", "object_classes", "minimum_size",
              "fill_holes", "border", "parting_depth", "largest", "table", "probabilities", "precision", "skip_below",

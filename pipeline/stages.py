@@ -23,11 +23,12 @@ from pipeline.finishing import publish_result, told_of
 from pipeline.geometry import ways_to_cut
 from pipeline.images.intensity import wanted_percentiles
 from pipeline.images.opening import open_image
+from pipeline.images.sequences import on_disk
 from pipeline.images.statistics import Counts, Search
 from pipeline.job_places import less_memory, where_is_job
 from pipeline.notes import save_facts
 from pipeline.progress import JobDone, StageStarted, tell
-from pipeline.remote.paths import to_path
+from pipeline.remote.paths import is_url, to_path
 from pipeline.resume import ledger_path, trusted, why_not_resumed, witnessed
 from pipeline.room import check_room
 from pipeline.scaling import scale_by
@@ -334,9 +335,9 @@ def _audit(plan: RunPlan, executor: Executor) -> dict[str, Any]:
 
 def _is_there(path: str) -> bool:
     try:
-        if not to_path(path).exists():
+        if not (to_path(path) if is_url(path) else on_disk(path)).exists():
             return False
-    except OSError:
+    except (OSError, ImageError):
         return False
     return True
 
@@ -345,7 +346,7 @@ def _unchanged(plan: RunPlan) -> None:
     """Make sure that the input is still what was planned for: a store that vanishes or changes reads as something."""
     source = open_image(plan.source.path, plan.series)
     source.close()
-    if source.info != plan.source:
+    if not source.info.is_still(plan.source):
         discard(plan)
         raise ImageError(f"{plan.source.path}: the image has changed during the run; run again")
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.commands.options import Factory, FullyConvolutional, Head, Resolution, Trust, settings_of
+from pipeline.commands.options import Factory, FullyConvolutional, Head, Resolution, Sequence, Trust, settings_of
 from pipeline.errors import ConfigError
 from pipeline.printing import printable, short
 
@@ -20,12 +20,12 @@ def inspect(
     head: Head = None,
     fully_convolutional: FullyConvolutional = False,
     resolution: Resolution = None,
+    sequence: Sequence = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Say what a model or an image is."""
-    from dataclasses import asdict
-
-    from pipeline.inspection import describe_facts, describe_plate, draw_plate, is_model
+    from pipeline.images.sequences import as_sequence
+    from pipeline.inspection import describe_facts, describe_image, draw_plate, find_sequence, is_model
     from pipeline.models.context import draw_footprint
     from pipeline.models.facts import learn_facts
     from pipeline.models.library import bundled_models
@@ -34,9 +34,9 @@ def inspect(
     facts: dict[str, Any]
     known, drawn = None, list[str]()
     try:
-        path = to_path(subject)
-        is_a_model = not is_url(subject) and is_model(subject)
-        is_there = path.exists() or is_url(subject)
+        path = to_path(subject) if sequence is None else find_sequence(subject, sequence)
+        is_a_model = sequence is None and not is_url(subject) and is_model(subject)
+        is_there = path.exists() or is_url(subject) or as_sequence(path) is not None
     except OSError as error:
         raise ConfigError(f"{short(subject)}: cannot be looked at ({error.strerror or error})") from error
     if is_a_model:
@@ -46,16 +46,8 @@ def inspect(
             subject, known, factory=factory, trust=trust_model_code, fully_convolutional=fully_convolutional
         )
     elif is_there:
-        from pipeline.images.opening import open_image
-        from pipeline.images.plates import is_plate
-
-        if is_plate(path):
-            facts = describe_plate(path)
-            drawn = draw_plate(facts)
-        else:
-            source = open_image(path)
-            facts = asdict(source.info) | ({"notes": list(source.notes)} if source.notes else {})
-            source.close()
+        facts = describe_image(path)
+        drawn = draw_plate(facts) if "wells" in facts else []
     else:
         raise ConfigError(f"{subject}: neither a model ({', '.join(bundled_models())}) nor an image")
     if as_json:
@@ -66,6 +58,8 @@ def inspect(
             facts = {name: value for name, value in facts.items() if name not in ("rows", "columns")}
             facts["wells"] = f"{len(facts['wells'])}, with {sum(map(len, facts['wells'].values()))} fields"
             facts |= {f"image {name}": value for name, value in facts.pop("image", {}).items() if name != "path"}
+        if unfit := facts.get("other TIFF files"):
+            facts["other TIFF files"] = f"{len(unfit)}, such as {unfit[0]}"
         width = max(len(name) for name in facts) + 2
         for name, value in facts.items():
             # A head of several to a line, under each other.

@@ -23,6 +23,10 @@ Planner = Annotated[
 ]
 Channels = Annotated[list[str] | None, typer.Option("--channel", help="Channel that feeds the model; repeatable.")]
 Series = Annotated[int | None, typer.Option(help="Which image of a file that holds several.")]
+Sequence = Annotated[
+    str | None,
+    typer.Option(metavar="PATTERN|PRESET", help="How files of one image are called, such as img_t{time}_z{z}.tif."),
+]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one per core or GPU by default.")]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a Dask scheduler to join; 'serial' uses none.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where the network runs.")]
@@ -91,6 +95,7 @@ def settings_of(
     rescale: str | None = None,
     ome_zarr: str | None = None,
     in_place: bool = False,
+    sequence: str | None = None,
 ) -> RunConfig:
     """Lay the command line over the configuration file, and validate both together."""
     from pipeline.config import load_config, make_config
@@ -117,6 +122,7 @@ def settings_of(
     values.update({name: value for name, value in given.items() if value is not None})
     nested: dict[str, dict[str, Any]] = {
         "instances": {"method": instances, "function": function, "diameter": diameter},
+        "sequence": {"pattern": sequence},
         "execution": {"workers": workers, "scheduler": scheduler},
         "output": {"image": None if image else "none", "ome_zarr": ome_zarr, "in_place": in_place or None},
     }

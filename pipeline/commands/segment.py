@@ -29,6 +29,7 @@ from pipeline.commands.options import (
     Rescale,
     Resolution,
     Scheduler,
+    Sequence,
     Series,
     SkipBelow,
     Tile,
@@ -78,6 +79,7 @@ def run(
     device: Device = None,
     channel: Channels = None,
     series: Series = None,
+    sequence: Sequence = None,
     skip_below: SkipBelow = None,
     factory: Factory = None,
     trust_model_code: Trust = False,
@@ -100,7 +102,7 @@ def run(
         scheduler=scheduler, image=not no_image,
         skip_below=skip_below, factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
         fully_convolutional=fully_convolutional, resolution=resolution, tta=tta, rescale=rescale, ome_zarr=ome_zarr,
-        in_place=in_place,
+        in_place=in_place, sequence=sequence,
     )  # fmt: skip
     start_early(settings)
     from rich.console import Console
@@ -114,7 +116,7 @@ def run(
 
     console = Console(stderr=True)
     folder = local_folder(output, settings)
-    images = discover(inputs)
+    images = discover(inputs, settings.sequence.pattern)
     reports: list[ImageReport]
     with show_progress(console, len(images)):
         if direct:
@@ -157,6 +159,7 @@ def plan(
     device: Device = None,
     channel: Channels = None,
     series: Series = None,
+    sequence: Sequence = None,
     skip_below: SkipBelow = None,
     factory: Factory = None,
     trust_model_code: Trust = False,
@@ -176,6 +179,7 @@ def plan(
         series=series, workers=workers, instances=instances, function=function, diameter=diameter,
         skip_below=skip_below, factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
         fully_convolutional=fully_convolutional, resolution=resolution, tta=tta, rescale=rescale,
+        sequence=sequence,
     )  # fmt: skip
     overviews = make_overviews(inputs, settings)
     if as_json:

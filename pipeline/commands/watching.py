@@ -83,6 +83,10 @@ def watch(
         raise ConfigError(f"--{str(found['loc'][0]).replace('_', '-')}: {found['msg']}") from error
     if settings.output.in_place:
         raise ConfigError("in_place changes the acquisitions that are watched; leave it out")
+    if settings.sequence.pattern is not None:
+        raise ConfigError(
+            "sequence: a watcher takes single files and OME-Zarr; hand finished folders to seamfree run --sequence"
+        )
     if hours is not None and not 0 < hours <= 10_000:
         raise ConfigError(f"--hours {hours:g}: between 0 and 10,000 are possible")
     _service("watch")(

@@ -13,7 +13,10 @@ from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
 from pipeline.errors import ConfigError, ImageError
+from pipeline.images.openslides import is_slide
+from pipeline.images.patterns import FilePattern, parse_pattern
 from pipeline.images.plates import is_plate, is_zarr, read_plate
+from pipeline.images.sequences import SequencePath, as_sequence, list_files, sequences_below
 from pipeline.images.vendors import is_of_a_vendor
 from pipeline.remote.paths import RemotePath, is_url, to_path
 
@@ -117,7 +120,9 @@ def images_in(path: AnyPath, name: str) -> list[InputImage]:
     What cannot be read stays an image, so that it fails when it is opened: a plate, or a well of it.
     """
     if not is_plate(path):
-        return [InputImage(str(path), name)]
+        return [
+            InputImage(str(path / part), f"{name}/{part}" if part else name) for part in _fields_without_wells(path)
+        ]
     try:
         layout = read_plate(path)
     except ImageError:
@@ -135,6 +140,61 @@ def with_whole_plates(images: Sequence[InputImage]) -> list[InputImage]:
     """Put each plate in the place of its fields, as what is segmented as one."""
     found = (InputImage(str(plate_of(image)), image.plate) if image.plate else image for image in images)
     return list(dict.fromkeys(found))
+
+
+def _fields_without_wells(path: AnyPath) -> list[str]:
+    """Give the fields that a pattern finds, if any; else the image itself."""
+    sequence = as_sequence(path)
+    if sequence is None or sequence.inside or "field" not in sequence.pattern.names:
+        return [""]
+    return ["/".join(image) for image in list_files(sequence.folder, sequence.pattern).images]
+
+
+def _sequences(given: str, pattern: FilePattern | None) -> list[InputImage]:
+    """Give the images of many files that an input names, by a pattern in it, or as a folder of files that fit one.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    try:
+        sequence = as_sequence(given)
+        if sequence is not None and (sequence.inside or list_files(sequence.folder, sequence.pattern).images):
+            named = "/".join((_sequence_name(sequence.folder.absolute()), *sequence.inside))
+            return images_in(Path(given), named)
+        if pattern is None:
+            return []
+        found: list[InputImage] = []
+        for folder in _folders(given):
+            for each in sequences_below(folder, pattern):
+                inside = each.relative_to(folder).parts
+                named = _sequence_name(folder.absolute().joinpath(*inside))
+                above = inside[: -1 - (len(inside) > 1 and inside[-1] == _OF_HARMONY)]
+                found += images_in(SequencePath(each, pattern).whole, "/".join((*above, named)))
+    except ImageError as error:
+        raise ConfigError(str(error)) from error
+    return found
+
+
+def _folders(given: str) -> list[Path]:
+    """Give the folders that an input names, in which there may be images of many files."""
+    if is_url(given):
+        raise ConfigError(f"{given}: images of many files are read from a disk")
+    # Not `Path.is_dir`, which fails for names that no file can have.
+    found = [given] if os.path.isdir(given) else filter(os.path.isdir, glob.glob(given, recursive=True))  # noqa: PTH112, PTH207
+    if not (folders := sorted(map(Path, found))):
+        raise ConfigError(f"{given}: no such folder; images of many files are looked for in folders")
+    return folders
+
+
+_OF_HARMONY = "Images"
+"""What Harmony calls the folder of a plate's files, in the plate's."""
+
+
+def _sequence_name(folder: Path) -> str:
+    """Give what images in a folder are named after: the folder, or the one around it."""
+    return folder.parent.name if folder.name == _OF_HARMONY and folder.parent.name else folder.name
 
 
 def _is_result(folder: AnyPath) -> bool:
@@ -235,7 +295,7 @@ def images_below(folder: Path) -> list[InputImage]:
     ]
 
 
-def discover(inputs: Sequence[str]) -> list[InputImage]:
+def discover(inputs: Sequence[str], pattern: str | None = None) -> list[InputImage]:
     """Find the images that the inputs name.
 
     Parameters
@@ -243,7 +303,10 @@ def discover(inputs: Sequence[str]) -> list[InputImage]:
     inputs : sequence of str
         Files, folders (searched in depth; a folder ending in ``.zarr`` is one image, or a plate whose fields are
         images), URLs of either, or globs. Results of former runs, hidden files and unfinished ones are left out of
-        folders.
+        folders. A path that ends in a pattern is an image of many files, or a plate.
+    pattern : str, optional
+        Of the names of files that make an image together, or the name of a preset; then the inputs are folders with
+        such files in or below them.
 
     Returns
     -------
@@ -253,10 +316,17 @@ def discover(inputs: Sequence[str]) -> list[InputImage]:
     Raises
     ------
     ConfigError
-        If an input does not exist or holds no image, or two images would share a result.
+        If an input does not exist or holds no image, the pattern is none, or two images would share a result.
     """
     found: list[InputImage] = []
+    try:
+        fitting = None if pattern is None else parse_pattern(pattern)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     for given in inputs:
+        if images := _sequences(given, fitting):
+            found.extend(images)
+            continue
         if is_url(given):
             found.extend(_elsewhere(given))
             continue
@@ -273,7 +343,7 @@ def discover(inputs: Sequence[str]) -> list[InputImage]:
             images = [
                 found
                 for match in map(Path, sorted(glob.glob(given, recursive=True)))  # noqa: PTH207 (it may be absolute)
-                if _is_image_name(match.name) or is_of_a_vendor(match)
+                if _is_image_name(match.name) or is_of_a_vendor(match) or is_slide(match)
                 for found in images_in(match, result_name(match.name))
             ]
             if not images:

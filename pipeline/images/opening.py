@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ImageError
+from pipeline.images.openslides import OpenSlideSource, is_slide
 from pipeline.images.plates import is_zarr
+from pipeline.images.sequence_source import SequenceSource
+from pipeline.images.sequences import as_sequence
 from pipeline.images.tiff import TiffSource
 from pipeline.images.told import not_opened
 from pipeline.images.vendors import BioioSource, is_of_a_vendor
@@ -27,7 +30,8 @@ def open_image(path: str | AnyPath, series: int | None = None) -> ImageSource:
     Parameters
     ----------
     path : str, Path or RemotePath
-        A TIFF file, or the folder of an OME-Zarr or Zarr; on a disk, or a URL. On a disk also a CZI, ND2 or LIF.
+        A TIFF file, or the folder of an OME-Zarr or Zarr; on a disk, or a URL. On a disk also a CZI, ND2, LIF,
+        DICOM or MIRAX, or an image of many TIFF files, by a pattern: see `pipeline.images.sequences`.
     series : int, optional
         Which image of a file that holds several; the first where absent.
 
@@ -41,10 +45,14 @@ def open_image(path: str | AnyPath, series: int | None = None) -> ImageSource:
         If it cannot be read: says why, and what to do.
     """
     place = to_path(path)
+    if (sequence := as_sequence(place)) is not None:
+        return SequenceSource(sequence, series)
     if _is_folder(place):
         return ZarrSource(place, series)
     if isinstance(place, Path) and is_of_a_vendor(place):
         return BioioSource(place, series)
+    if isinstance(place, Path) and is_slide(place):
+        return OpenSlideSource(place, series)
     return TiffSource(place, series)
 
 

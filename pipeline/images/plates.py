@@ -1,4 +1,4 @@
-"""OME-Zarr plates, 0.4 and 0.5: which wells and fields of view there are. Reads metadata alone."""
+"""Plates: OME-Zarr 0.4 and 0.5, by their metadata, and files by their names: which wells and fields there are."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ImageError
+from pipeline.images.sequences import as_sequence, list_files
 
 if TYPE_CHECKING:
+    from pipeline.images.sequences import SequencePath
     from pipeline.remote.paths import AnyPath
 
 __all__ = ["PlateField", "PlateLayout", "is_plate", "is_zarr", "read_plate"]
@@ -75,7 +77,9 @@ def is_zarr(folder: AnyPath) -> bool:
 
 
 def is_plate(folder: AnyPath) -> bool:
-    """Say whether a folder is a Zarr that says that it is a plate."""
+    """Say whether a folder is a Zarr that says that it is a plate, or a pattern that finds wells in names."""
+    if (sequence := as_sequence(folder)) is not None:
+        return sequence.is_plate
     try:
         return "plate" in _described(folder)
     except (OSError, ValueError):
@@ -93,8 +97,10 @@ def read_plate(folder: AnyPath) -> PlateLayout:
     Raises
     ------
     ImageError
-        If its metadata cannot be read, or name no wells inside the plate.
+        If its metadata cannot be read, or name no wells inside the plate; if no file fits the pattern.
     """
+    if (sequence := as_sequence(folder)) is not None:
+        return _read_sequence(sequence)
     try:
         plate = _described(folder)["plate"]
         listed = [str(well["path"]) for well in plate["wells"]]
@@ -116,6 +122,24 @@ def read_plate(folder: AnyPath) -> PlateLayout:
     if not listed:
         raise ImageError(f"{folder}: invalid plate metadata: a plate without wells")
     return PlateLayout(str(folder), plate, tuple(fields), tuple(unreadable))
+
+
+def _read_sequence(sequence: SequencePath) -> PlateLayout:
+    """Find the wells and fields of a plate by the names of its files."""
+    images = list(list_files(sequence.folder, sequence.pattern).images)
+    rows, columns = ([*dict.fromkeys(image[at] for image in images)] for at in (0, 1))
+    columns.sort(key=int)
+    wells = [
+        {"path": f"{row}/{column}", "rowIndex": rows.index(row), "columnIndex": columns.index(column)}
+        for row, column in dict.fromkeys(image[:2] for image in images)
+    ]
+    described = {
+        "rows": [{"name": row} for row in rows],
+        "columns": [{"name": column} for column in columns],
+        "wells": wells,
+    }
+    fields = tuple(PlateField(f"{row}/{column}/{name}", row, column, name) for row, column, name in images)
+    return PlateLayout(str(sequence.whole), described, fields, ())
 
 
 def _fields_of(folder: AnyPath, row: str, column: str) -> list[PlateField]:

@@ -1,4 +1,4 @@
-"""What whole slides say of themselves as TIFF: pixel sizes, and names of channels."""
+"""What scanners and screening microscopes say of themselves in TIFF: pixel sizes, and names of channels."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _COARSEST = 100.0
 """Micrometres. What claims larger pixels tells of a print, not of a microscope."""
 
 _APERIO = re.compile(r"\bMPP\s*=\s*([0-9.eE+-]+)")
+_METASERIES = re.compile(r'<prop id="spatial-calibration-(x|y|state|units)"[^>]*\bvalue="([^"]*)"')
 _NAME = re.compile(r"<Name>([^<]*)</Name>")
 
 
@@ -36,11 +37,16 @@ def read_slide(file: tifffile.TiffFile, number: int) -> tuple[dict[str, float], 
     names : tuple of str
         Of a slide of PerkinElmer's or Akoya's; empty where there are none.
     """
-    series = file.series[number].levels[0]
+    # Positions of one series may be told apart beside tifffile.
+    series = file.series[min(number, len(file.series) - 1)].levels[0]
     page = series.keyframe
     size: dict[str, float] = {}
     if file.is_svs and (found := _APERIO.search(page.description)):
         size = dict.fromkeys("YX", _positive(found[1]))
+    elif file.is_metaseries:
+        said = dict(_METASERIES.findall(page.description))
+        if (said.get("state"), said.get("units")) == ("on", "um"):
+            size = {axis: _positive(said.get(axis.lower(), "")) for axis in "YX"}
     elif "ResolutionUnit" in page.tags and page.tags["ResolutionUnit"].value == 3:
         for axis in "YX":
             over, under = page.tags[f"{axis}Resolution"].value if f"{axis}Resolution" in page.tags else (0, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -51,7 +51,8 @@ class ImageInfo:
     path : str
         Where it lies.
     kind : str
-        ``"tiff"``, ``"ome-zarr"``, ``"zarr"`` or, of a microscope's maker, ``"vendor"``.
+        ``"tiff"``, ``"sequence"`` (many TIFF files), ``"ome-zarr"``, ``"zarr"``, ``"slide"`` (DICOM, MIRAX)
+        or, of a microscope's maker, ``"vendor"``.
     shape : tuple of int
         TCZYX; 1 for axes that the file does not have.
     dtype : str
@@ -74,10 +75,12 @@ class ImageInfo:
         Of a Zarr, those are the metadata and every file of the array that is read, each counted with one byte more
         than it has, so that an empty one that comes or goes shows, too; of an OME-TIFF, every file with planes. A web
         server does not list files: of a Zarr there, its metadata alone.
+    files_sha256 : str, optional
+        Of a sequence, of the names, sizes and times of modification of all its files: many are of one size.
     """
 
     path: str
-    kind: Literal["tiff", "ome-zarr", "zarr", "vendor"]
+    kind: Literal["tiff", "sequence", "ome-zarr", "zarr", "vendor", "slide"]
     shape: tuple[int, int, int, int, int]
     dtype: str
     axes: str
@@ -88,6 +91,7 @@ class ImageInfo:
     block: tuple[int, int, int, int, int]
     size_bytes: int
     modified_ns: int
+    files_sha256: str | None = None
 
     def __post_init__(self) -> None:
         if min(self.shape) < 1:
@@ -98,6 +102,11 @@ class ImageInfo:
                 f"{AGAIN}"
             )
         check_type(self.path, np.dtype(self.dtype))
+
+    def is_still(self, before: ImageInfo) -> bool:
+        """Say whether an image is what it was; of a sequence, a user may have stated what its files do not tell."""
+        stated = ("pixel_size", "units", "channel_names") if before.kind == "sequence" else ()
+        return replace(self, **{name: getattr(before, name) for name in stated}) == before
 
     @property
     def itemsize(self) -> int:

@@ -13,6 +13,7 @@ import tifffile
 import zarr
 
 from pipeline.errors import ImageError
+from pipeline.images.micromanager import series_of
 from pipeline.images.ranges import RowsElsewhere, RowsOnDisk
 from pipeline.images.source import AXES, ImageInfo
 from pipeline.images.tiff_metadata import (
@@ -71,6 +72,8 @@ class TiffSource:
     def __init__(self, path: AnyPath, series: int | None) -> None:
         self._path = path
         self._notes: list[str] = []
+        self._array: Any = None
+        self._store: Any = None
         try:
             stat = _stat(path)
             self._opened = path.open("rb") if isinstance(path, RemotePath) else None
@@ -120,12 +123,13 @@ class TiffSource:
         # Before tifffile looks for series: through pages in a circle that differ it goes without end.
         if file.pages:
             check_pages(file)
-        count = len(file.series)
+        found = series_of(file)
+        count = len(found)
         if not count:
             raise ImageError(f"{path}: the TIFF file holds no image, or ends before it; {AGAIN}")
         if not 0 <= number < count:
             raise ImageError(f"{path}: there is no series {number}; the file holds {count}, counted from 0")
-        series = file.series[number].levels[0]
+        series = found[number].levels[0]
         page = series.keyframe
         self._check_described(series)
         if isinstance(path, RemotePath) and any(each is None for each in series.pages):
@@ -155,7 +159,6 @@ class TiffSource:
         dtype = np.dtype(np.uint8) if self._palette is not None else np.dtype(series.dtype)
         if dtype.kind == "b":
             dtype = np.dtype(np.uint8)
-        self._array: Any = None
         if series.dataoffset is not None and dtype == series.dtype and (self._opened or page.is_memmappable):
             end, size = series.dataoffset + prod(series.shape) * series.dtype.itemsize, file.filehandle.size
             if end > size:
@@ -173,7 +176,8 @@ class TiffSource:
             block = (1, inner, 1, 1, merged[4])
         else:
             self._check_parts(series.pages)
-            self._array = zarr.open_array(series.aszarr(level=0), mode="r")
+            self._store = series.aszarr(level=0)
+            self._array = zarr.open_array(self._store, mode="r")
             chunks = dict(zip(series.axes, self._array.chunks, strict=True))
             inner = merged[1] if self._palette is not None else chunks.get("C", 1) * chunks.get("S", 1)
             rows = chunks.get("Y", 1)
@@ -336,8 +340,10 @@ class TiffSource:
         return self._pieces
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file, and of those beside it that are read with it."""
         self._array = None
+        if self._store is not None:
+            self._store.close()
         self._file.close()
         if self._opened is not None:
             self._opened.close()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from pipeline.errors import ImageError
+from pipeline.images.micromanager import note_what_is_missing
 from pipeline.images.slides import read_slide
 from pipeline.images.source import AXES
 
@@ -124,9 +125,13 @@ def check_agreement(path: AnyPath, file: tifffile.TiffFile, number: int) -> list
     list of str
         Where they disagree, but can be read.
     """
-    if not file.is_ome or file.is_mmstack:
-        return []
     images = images_described(file)
+    if file.series[0].kind == "mmstack":
+        for image in images[number : number + 1]:
+            check_files(path, image)
+        return note_what_is_missing(path, file)
+    if not file.is_ome:
+        return []
     described = [pixels for image in images for pixels in _children(image, "Pixels")[:1]]
     if not described:
         return []  # a file of a set, whose description lies in another one

@@ -49,6 +49,7 @@ HOMES = {
     "typer": {"app"},
     "rich": {"app"},
     "bioio": {"images"},
+    "openslide": {"images"},
     "cc3d": {"labels"},
     "obstore": {"remote", "stores"},
     "numpy": set(FLOORS) - {"geometry", "errors", "flows", "engine"},

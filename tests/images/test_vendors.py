@@ -11,6 +11,7 @@ import pytest
 from pipeline.errors import ImageError
 from pipeline.geometry import Box
 from pipeline.images.opening import open_image
+from tests.images.lif import NAMES, write_lif
 from tests.images.reading import pixels, read_whole
 
 
@@ -49,3 +50,21 @@ def test_czi(tmp_path: Path) -> None:
     (tmp_path / "b.czi").write_bytes(content[: len(content) // 2])
     with pytest.raises(ImageError, match=r"b\.czi: cannot be read"):
         open_image(tmp_path / "b.czi")
+
+
+def test_a_lif_is_read_plane_by_plane_with_what_leica_says_of_it(tmp_path: Path) -> None:
+    image = pixels((2, 3, 60, 90))
+    write_lif(tmp_path / "a.lif", {"one": image, "two": image[:1, :1, :50]}, (1.0, 0.3, 0.2))
+    np.testing.assert_array_equal(read_whole(tmp_path / "a.lif"), image[None])
+    np.testing.assert_array_equal(read_whole(tmp_path / "a.lif", 1), image[None, :1, :1, :50])
+    source = open_image(tmp_path / "a.lif")
+    assert (source.info.axes, source.info.block) == ("CZYX", (1, 1, 1, 60, 90))
+    assert source.info.pixel_size == pytest.approx((1.0, 1.0, 1.0, 0.3, 0.2))
+    assert source.info.channel_names == NAMES
+    assert source.notes == (f"{tmp_path / 'a.lif'}: one of 2 scenes is read; --series chooses another",)
+    box = Box((0, 1, 1, 7, 11), (1, 2, 3, 50, 80))
+    np.testing.assert_array_equal(source.read(box)[0, 0], image[1, 1:3, 7:50, 11:80])
+    source.close()
+    (tmp_path / "b.lif").write_bytes((tmp_path / "a.lif").read_bytes()[:700])
+    with pytest.raises(ImageError, match=r"b\.lif: cannot be read"):
+        open_image(tmp_path / "b.lif")
