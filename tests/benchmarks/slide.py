@@ -1,7 +1,7 @@
 """A slide-like image, most of which has one value: what it saves that windows of one value are computed once.
 
-`seamfree run --direct` in turns, as it is and with each window computed anew, on the same tiles. The results must be the
-same, byte for byte.
+`seamfree run --direct` in turns, as it is and with each window computed anew, on the same tiles. The results must be
+the same, byte for byte.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Draws the stages of a finished run, as its report does, as a picture for the README.
 
-    python tests/benchmarks/stages.py results/a.ome.zarr picture.svg
+python tests/benchmarks/stages.py results/a.ome.zarr picture.svg
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import re
 import sys
 from pathlib import Path
 
@@ -12,9 +12,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.models.architecture import UNetConfig
+from pipeline.models.library import DEFAULT_MODEL, load_model
 from pipeline.models.unet import UNet
+from tests.benchmarks.peers import contenders
+from tests.benchmarks.peers.__main__ import CONTENDERS, ELSEWHERE
 from tests.benchmarks.peers.arithmetic import flops_per_pixel, rate_limit
-from tests.benchmarks.peers.cases import NETWORKS, Case, differing, prepare
+from tests.benchmarks.peers.cases import NETWORKS, Case, bundled_network, differing, prepare
 from tests.benchmarks.peers.contenders import Task, pass_over
 from tests.benchmarks.peers.table import draw, summarise
 from tests.benchmarks.slide import GROUND, slide
@@ -44,21 +47,27 @@ def test_the_rate_is_that_of_the_best_of_products_and_convolutions() -> None:
     assert found["tried"][found["by"]] == max(found["tried"].values())
 
 
-def test_bands_give_the_labels_of_the_whole_in_both_paddings(tmp_path: Path) -> None:
-    prepare(tmp_path / "case", "2d-16", (256, 272))
-    valid, same = (Case(tmp_path / "case", padding) for padding in ("valid", "same"))
+def test_bands_give_the_labels_of_the_whole_in_both_paddings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(NETWORKS, "tiny", UNetConfig(depth=2, base_channels=4, classes=3))
+    prepare(tmp_path / "case", "tiny", (96, 112))
     found = {}
-    for case in (valid, same):
-        task = Task(case, "float32", "cpu", None)
+    for padding in ("valid", "same"):
+        task = Task(Case(tmp_path / "case", padding), "float32", "cpu", None)
         with torch.inference_mode():
-            whole, bands = (pass_over(task, task.network(), case.image, number) for number in (1, 3))
+            whole, bands = (pass_over(task, task.network(), task.case.image, number) for number in (1, 3))
         assert differing(bands, whole, border=0) < 1e-3  # rounding may decide a tie
-        found[case.padding] = whole
-    assert set(np.unique(found["same"])) == {0, 1, 2}
-    # The same weights, but poolings begin elsewhere: not the same labels, and not unlike ones.
-    assert 0 < differing(found["valid"], found["same"], border=0) < 0.05
-    with pytest.raises(ValueError, match="no pixel that is 128 from its edge"):
-        differing(bands, whole, border=128)
+        found[padding] = whole
+    assert np.unique(found["same"]).size > 1
+    with pytest.raises(ValueError, match="no pixel that is 48 from its edge"):
+        differing(bands, whole, border=48)
+
+
+def test_the_bundled_weights_are_those_of_the_bundled_model_with_nuclei_last() -> None:
+    image = torch.rand(1, 1, 188, 188, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        wanted = load_model(DEFAULT_MODEL).network(image)
+        found = bundled_network()(image)
+    torch.testing.assert_close(found[:, [0, 2, 1]], wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_ratios_are_of_one_round_each_and_failures_are_told() -> None:
@@ -69,14 +78,15 @@ def test_ratios_are_of_one_round_each_and_failures_are_told() -> None:
              "other": {"pixels_per_second": 1e6, "peak_bytes": 2**30, "differing": 1e-3, "settings": [512, 4, 0.25]}},
             {"limit": {"pixels_per_second": 2e6}, "seamfree": {"pixels_per_second": 1e6},
              "other": {"pixels_per_second": 1e6, "peak_bytes": 2**31, "settings": [512, 4, 0.25]}},
-            {"limit": {"pixels_per_second": 4e6}, "seamfree": {"pixels_per_second": 3e6}, "other": {"failed": "killed"}},
+            {"limit": {"pixels_per_second": 4e6}, "seamfree": {"pixels_per_second": 3e6},
+             "other": {"failed": "killed"}},
         ],
     }  # fmt: skip
     limit, seamfree, other = summarise(entry)
     assert (seamfree.rate, seamfree.of_limit, seamfree.behind, seamfree.differing) == (2e6, 0.5, 1, 0)
     assert (other.rounds, other.rate, other.of_limit, other.behind) == (2, 1e6, 0.375, 1.5)
     assert (other.peak_bytes, other.differing) == (2**31, 1e-3)
-    assert other.note == "killed; window 512, batch 4, overlap 0.25"
+    assert other.note == "killed; windows of 512, batch 4, overlap 0.25"
     assert limit.of_limit == 1
     assert draw(entry).row_count == 3
 
@@ -100,9 +110,10 @@ def test_a_slide_has_as_much_ground_as_wanted() -> None:
     assert (image[256, 100:412] != GROUND).mean() > 0.9
 
 
-def test_help_says_what_is_compared() -> None:
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "tests.benchmarks.peers", "--help"]
-    told = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root).stdout
-    for name in ("patchworks", "monai-tuned", "bioimageio.core", "whole", "limit"):
-        assert name in told
+def test_each_contender_is_there_and_the_peers_environment_has_exact_versions() -> None:
+    kinds = {kind for name, (kind, _) in CONTENDERS.items() if not name.startswith("seamfree")}
+    assert kinds == set(contenders.CONTENDERS)
+    assert set(ELSEWHERE) <= kinds
+    wanted = (Path(contenders.__file__).with_name("requirements.txt")).read_text().splitlines()
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in wanted)
+    assert {"monai", "patchworks", "bioimageio.core", "torch"} <= {line.partition("==")[0] for line in wanted}

@@ -1,7 +1,7 @@
-"""A volume: what it is worth that the tile is chosen by time, against the tile of the 3-D U-Net's paper, 132 in, 44 out.
+"""A volume: what it is worth that the tile is chosen by time, against that of the 3-D U-Net's paper, 132 in, 44 out.
 
-`seamfree run --direct` in turns with `--planner measure` and with `--tile 44`, which becomes 48, the next whole number of
-steps of the network: a little better than the paper's. The network has unpadded convolutions and random weights.
+`seamfree run --direct` in turns with `--planner measure` and with `--tile 44`, which becomes 48, the next whole number
+of steps of the network: a little better than the paper's. The network has unpadded convolutions and random weights.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from time import perf_counter
 
 import psutil
@@ -74,7 +75,11 @@ def gpu_state(text: str) -> tuple[float, float]:
 
 
 def run_watched(
-    command: Sequence[str | Path], *, gpu: bool = False, environment: dict[str, str] | None = None, where: Path | None = None
+    command: Sequence[str | Path],
+    *,
+    gpu: bool = False,
+    environment: dict[str, str] | None = None,
+    where: Path | None = None,
 ) -> Watched:
     """Run a command to its end.
 
@@ -115,5 +120,5 @@ def run_watched(
         asking.join()
     told = {}
     if states:
-        told = {"memory_mib": max(memory for _, memory in states), "busy": sum(busy for busy, _ in states) / len(states)}
+        told = {"memory_mib": max(memory for _, memory in states), "busy": fmean(busy for busy, _ in states)}
     return Watched(process.returncode, seconds, peak, errors, told)

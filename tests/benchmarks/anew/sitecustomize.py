@@ -2,4 +2,4 @@
 
 from pipeline.models import constants
 
-constants.value_of = lambda window: None
+constants.value_of = lambda _window: None  # type: ignore[assignment]

@@ -9,8 +9,8 @@ start. All have the same weights. seamfree runs the paper's network with unpadde
 same-padded one, which peers need: labels of each are held against one float32 pass over the whole image of the same
 network. `objects` finds components, too, as patchworks does.
 
-PYTHON is that of an environment with `requirements-peers.txt`; without it, what only that has is left out. With an
-existing FILE, rounds are added to what it holds, so that a long measurement can be made in pieces.
+PYTHON is that of an environment with `tests/benchmarks/peers/requirements.txt`; without it, what only that has is left
+out. With an existing FILE, rounds are added to what it holds, so that a long measurement can be made in pieces.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from pipeline.rates import device_name
 from tests.benchmarks.peers.arithmetic import flops_per_pixel
 from tests.benchmarks.peers.cases import NETWORKS, Case, differing, prepare
 from tests.benchmarks.peers.table import draw
-from tests.benchmarks.watching import run_watched
+from tests.benchmarks.watching import Watched, run_watched
 
 ROOT = Path(__file__).parents[3]
 
@@ -88,7 +88,7 @@ class Field:
         return self._other(name, kind, padding, self.precision, settings)
 
     def reference(self, padding: str) -> None:
-        """Make the labels of one float32 pass over the whole image; in bands, with all context, where memory is short."""
+        """Make the labels of one float32 pass over the whole image; in bands with context where memory is short."""
         path = self.folder / f"reference-{padding}.npy"
         if not path.exists():
             bands = max(1, ceil(self._needed(padding, "float32") / 0.5))
@@ -111,14 +111,14 @@ class Field:
         command: list[str | Path] = [python, "-m", "tests.benchmarks.peers.contenders", kind, self.folder, outcome]
         command += ["--padding", padding, "--precision", precision, "--device", self.device]
         command += [] if settings is None else ["--settings", json.dumps(settings)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1"}
         watched = run_watched(command, gpu=self.device != "cpu", environment=environment, where=ROOT)
         if watched.code:
-            return {"failed": ([f"ended with {watched.code}", *watched.errors.split("\n")] if not watched.errors.strip()
-                               else watched.errors.strip().splitlines())[-1][:300]}  # fmt: skip
+            return {"failed": _complaint(watched)}
         found: Found = json.loads((outcome / "outcome.json").read_text())
         if "flops_per_second" in found:
-            found["pixels_per_second"] = found["flops_per_second"] / flops_per_pixel(Case(self.folder, padding).architecture)
+            architecture = Case(self.folder, padding).architecture
+            found["pixels_per_second"] = found["flops_per_second"] / flops_per_pixel(architecture)
         elif "seconds" in found:
             found["pixels_per_second"] = prod(self.shape) / found["seconds"]
             found["peak_bytes"] = watched.peak_bytes
@@ -139,7 +139,7 @@ class Field:
         environment = os.environ | {"XDG_CACHE_HOME": str(self.folder / "cache")}
         watched = run_watched(command, gpu=self.device != "cpu", environment=environment)
         if watched.code:
-            return {"failed": (watched.errors.strip().splitlines() or [f"ended with {watched.code}"])[-1][:300]}
+            return {"failed": _complaint(watched)}
         from pipeline import open_result
 
         result = open_result(out / "image.ome.zarr")
@@ -148,7 +148,7 @@ class Field:
             "pixels_per_second": prod(self.shape) / watched.seconds,
             "seconds": watched.seconds,
             "peak_bytes": watched.peak_bytes,
-            "settings": {"tile": " × ".join(map(str, core[-len(self.shape) :]))},
+            "settings": {"tile": " x ".join(map(str, core[-len(self.shape) :]))},
             "stages": timings["stages"],
             "tiles": timings["tiles"],
             "differing": self._differing(np.asarray(result.semantic[0][:]), padding),
@@ -159,6 +159,12 @@ class Field:
         if objects_only:
             wanted = (wanted == case.objects).astype(np.uint8)
         return differing(labels.reshape(wanted.shape), wanted, case.footprint.context[0])
+
+
+def _complaint(watched: Watched) -> str:
+    """Give the line in which a command says what is wrong."""
+    lines = watched.errors.strip().splitlines() or [f"ended with {watched.code}"]
+    return next((line for line in reversed(lines) if "Error" in line), lines[-1])[:300]
 
 
 def _gpu_bytes() -> int:
@@ -208,7 +214,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precisions", nargs="+", choices=("float32", "bfloat16"), default=["bfloat16"])
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--edge", type=int, default=2048, help="Of the image; a multiple of 16.")
-    parser.add_argument("--depth", type=int, default=96, help="Planes of a volume; its other edges are those of --edge.")
+    parser.add_argument("--depth", type=int, default=96, help="Planes of a volume; its edges are --edge.")
     parser.add_argument("--rounds", type=int, default=3, help="Below 3 only to try something, or to add to a file.")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda.")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -217,7 +223,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = arguments()
-    device, console = choose_device(given.device), Console()
+    device, console = choose_device(given.device), Console(width=None if sys.stdout.isatty() else 150)
     record: Found = {"machine": device_name(device), "system": platform.platform(), "measured": []}
     if given.json is not None and given.json.exists():
         record = json.loads(given.json.read_text())
@@ -239,6 +245,7 @@ def main() -> None:
                 for _ in range(given.rounds):
                     one: Found = {}
                     entry["rounds"].append(one)
+                    entry.setdefault("busy_before", []).append(psutil.cpu_percent(interval=1) / 100)
                     for each in given.contenders:
                         settings = next((past[each]["settings"] for past in entry["rounds"]
                                          if "settings" in past.get(each, {})), None)  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -30,7 +31,7 @@ def flops_per_pixel(architecture: UNetConfig) -> float:
     """
     padded = architecture.model_copy(update={"padding": "same"})
     edge = 2**padded.depth
-    return padded.flops((edge,) * padded.dims) / edge**padded.dims
+    return padded.flops((edge,) * padded.dims) / float(edge) ** padded.dims
 
 
 def synchronise(device: str) -> None:
@@ -58,11 +59,12 @@ def rate_limit(
     Returns
     -------
     dict
-        ``flops_per_second`` of the best, ``by``, what it was, and ``tried``, all of them.
+        ``flops_per_second`` of the best, ``by``, what it was, and ``tried``, all of them in GFLOP/s.
     """
     tried: dict[str, float] = {}
     with torch.inference_mode():
-        for name, flops, work in (*_products(precision, device, sides), *_convolutions(precision, device, widths, pixels)):
+        products, convolutions = _products(precision, device, sides), _convolutions(precision, device, widths, pixels)
+        for name, flops, work in (*products, *convolutions):
             work()
             seconds = []
             for _ in range(PASSES):
@@ -73,14 +75,14 @@ def rate_limit(
                 seconds.append(perf_counter() - began)
             tried[name] = flops / min(seconds)
     by = max(tried, key=lambda name: tried[name])
-    return {"flops_per_second": tried[by], "by": by, "tried": {name: round(each / 1e9, 1) for name, each in tried.items()}}
+    rounded = {name: round(each / 1e9, 1) for name, each in tried.items()}
+    return {"flops_per_second": tried[by], "by": by, "tried": rounded}
 
 
 def _products(precision: str, device: str, sides: tuple[int, ...]) -> Iterator[tuple[str, int, Callable[[], Any]]]:
     for side in sides:
         one, other = (torch.rand(side, side, device=device).to(TYPES[precision]) for _ in range(2))
-        made = torch.empty_like(one)
-        yield f"product of {side}", 2 * side**3, lambda one=one, other=other, made=made: torch.mm(one, other, out=made)
+        yield f"product of {side}", 2 * side**3, partial(torch.mm, one, other, out=torch.empty_like(one))
 
 
 def _convolutions(
@@ -92,5 +94,4 @@ def _convolutions(
         layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         image = torch.rand(1, width, edge, edge, device=device).to(TYPES[precision])
         image = image.contiguous(memory_format=torch.channels_last)
-        flops = 2 * 9 * width**2 * edge**2
-        yield f"convolution of {width} channels", flops, lambda layer=layer, image=image: layer(image)
+        yield f"convolution of {width} channels", 2 * 9 * width**2 * edge**2, partial(layer, image)

@@ -1,7 +1,7 @@
 """The network and nothing else: passes over windows in memory, in as many processes as are fastest.
 
-It gets its best form: normalisation folded, channels last, and the memory settings that seamfree gives its workers. What
-counts are the pixels of the cores, as in a run.
+It gets its best form: normalisation folded, channels last, and the memory settings that seamfree gives its workers.
+What counts are the pixels of the cores, as in a run.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def bare_network(
 
     case = Case(folder, padding)
     cores = len(os.sched_getaffinity(0)) if device == "cpu" else 1
-    edges = [edge for edge in CORES[len(image)] if edge <= min(image) and (device != "cpu" or _work(case, edge) <= LARGEST)]
+    edges = [edge for edge in CORES[len(image)] if edge <= min(image)]
+    edges = [edge for edge in edges if device != "cpu" or _work(case, edge) <= LARGEST] or edges[:1]
     ways = [{"processes": 1, "threads": cores}] + ([{"processes": cores, "threads": 1}] if cores > 1 else [])
     if settings is not None:
         edges, ways = [settings["core"]], [{name: settings[name] for name in ("processes", "threads")}]

@@ -18,7 +18,7 @@ from pipeline.models.unet import UNet
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["NETWORKS", "Case", "differing", "prepare"]
+__all__ = ["NETWORKS", "Case", "bundled_network", "differing", "prepare"]
 
 NETWORKS = {
     "2d-16": UNetConfig(base_channels=16, classes=3),
@@ -79,7 +79,7 @@ def prepare(folder: Path, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
     from tests.random_models import random_network, save_network
 
     architecture = NETWORKS[name]
-    network = _bundled() if name == "2d-16" else random_network(architecture)
+    network = bundled_network() if name == "2d-16" else random_network(architecture)
     folder.mkdir(parents=True)
     for padding in PADDINGS:
         save_network(folder / padding, architecture.model_copy(update={"padding": padding}), network)
@@ -92,7 +92,7 @@ def prepare(folder: Path, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
             "architecture": architecture.model_dump(mode="json", exclude={"padding"})}  # fmt: skip
 
 
-def _bundled() -> UNet:
+def bundled_network() -> UNet:
     """Give the bundled model's network with its normalisation folded, and with nuclei as the last class."""
     from pipeline.models.library import DEFAULT_MODEL, load_model
     from pipeline.models.predictor import fold_normalisation
@@ -115,7 +115,8 @@ def _image(shape: tuple[int, ...]) -> NDArray[np.uint16]:
         return compose(load_fields(), (shape[0], shape[1]))
     noise = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     blobs = ndimage.gaussian_filter(noise, 3)
-    return np.round(2000 + 400 * blobs / blobs.std() + 20 * noise).clip(0, 65535).astype(np.uint16)
+    volume: NDArray[np.uint16] = (2000 + 400 * blobs / blobs.std() + 20 * noise).clip(0, 65535).astype(np.uint16)
+    return volume
 
 
 def _write(path: Path, image: NDArray[np.uint16]) -> None:
@@ -143,7 +144,7 @@ def _scaled(image: NDArray[np.uint16], model: Path) -> NDArray[np.floating]:
 
 
 def differing(labels: NDArray[np.generic], wanted: NDArray[np.generic], border: int) -> float:
-    """Give the share of pixels that differ, without those near the image's edge, for programs differ in what is beyond."""
+    """Give the share of pixels that differ, far from the image's edge, for programs differ in what is beyond it."""
     inner = tuple(slice(border, length - border) for length in wanted.shape)
     if any(part.stop <= part.start for part in inner):
         raise ValueError(f"an image of {wanted.shape} has no pixel that is {border} from its edge; give a larger one")

@@ -1,7 +1,7 @@
-"""Those who are compared, each in a process of its own and in the environment that has it: scaled image in, labels out.
+"""Those who are compared, each in a process of its own, in the environment that has it: image in, labels out.
 
-What is timed is the work alone, on an image in memory, after a first pass over a small part: not what a program takes to
-start. Where a program leaves a choice that matters, what is fastest on a part of the image is taken, and noted.
+What is timed is the work alone, on an image in memory, after a first pass over a small part: not what a program takes
+to start. Where a program leaves a choice that matters, what is fastest on a part of the image is taken, and noted.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from time import perf_counter
@@ -77,7 +76,7 @@ class Task:
         seconds, labels = self._seconds(run, image, best)
         return {"seconds": seconds, "settings": best, "labels": labels}
 
-    def _seconds(self, run: Run, image: NDArray[np.float32], choice: Any) -> tuple[float, Labels]:
+    def _seconds(self, run: Run, image: NDArray[np.float32], choice: Any) -> tuple[float, Labels]:  # noqa: ANN401
         synchronise(self.device)
         began = perf_counter()
         labels = run(image, choice)
@@ -122,8 +121,10 @@ def bare(task: Task) -> dict[str, Any]:
 
 
 def whole(task: Task) -> dict[str, Any]:
-    network = task.network()
-    return task.timed(lambda image, bands: pass_over(task, network, image, bands), [task.settings or 1])
+    """In one pass, or in as many bands as the settings say."""
+    network, bands = task.network(), task.settings or 1
+    found = replace(task, settings=bands).timed(lambda image, _: pass_over(task, network, image, bands), [])
+    return {name: found[name] for name in ("seconds", "labels")}
 
 
 def monai_defaults(task: Task) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def monai_defaults(task: Task) -> dict[str, Any]:
 
 
 def monai_tuned(task: Task) -> dict[str, Any]:
-    """The fastest of several windows and batches, with no more overlap than the context, in the best form of network."""
+    """The fastest of several windows and batches, with as little overlap as the context, in the network's best form."""
     from monai.inferers import SlidingWindowInferer
 
     network, dims = task.network(), task.case.image.ndim
@@ -173,7 +174,6 @@ def bioimageio_core(task: Task) -> dict[str, Any]:
     from tests.benchmarks.peers.described import describe
 
     logger.remove()
-    os.environ["TQDM_DISABLE"] = "1"
     dims = task.case.image.ndim
     with tempfile.TemporaryDirectory(prefix="seamfree-peers-") as folder:
         description = describe(Path(folder), task.case, TYPES[task.precision])

@@ -55,7 +55,7 @@ def describe(folder: Path, case: Case, dtype: torch.dtype) -> Any:  # noqa: ANN4
             {
                 "type": "model", "format_version": "0.5.12", "name": "a network", "description": "to be timed",
                 "license": "BSD-3-Clause", "authors": [{"name": "Someone"}],
-                "cite": [{"text": "nothing", "doi": "10.1234/something"}], "documentation": "README.md",
+                "cite": [{"text": "nothing", "doi": "10.1234/something"}], "documentation": {"source": "README.md"},
                 "inputs": [{"id": "raw", "test_tensor": {"source": "input.npy"}, "data": {"type": "float32"},
                             "pad": {"mode": "reflect"},
                             "axes": [{"type": "batch"}, {"type": "channel", "channel_names": ["raw"]}, *before]}],

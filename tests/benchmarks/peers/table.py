@@ -48,8 +48,8 @@ def _row(name: str, entry: Entry) -> Row:
     rates = [each["pixels_per_second"] for _, each in measured]
     limits = [each["pixels_per_second"] / one["limit"]["pixels_per_second"]
               for one, each in measured if "pixels_per_second" in one.get("limit", {})]  # fmt: skip
-    others = [one["seamfree"]["pixels_per_second"] / each["pixels_per_second"]
-              for one, each in measured if "pixels_per_second" in one.get("seamfree", {})]  # fmt: skip
+    ours = [(one["seamfree"], each) for one, each in measured if name != "limit" and "seamfree" in one]
+    others = [own["pixels_per_second"] / each["pixels_per_second"] for own, each in ours if "pixels_per_second" in own]
     peaks = [each["peak_bytes"] for _, each in measured if "peak_bytes" in each]
     differences = [each["differing"] for _, each in measured if "differing" in each]
     return Row(
@@ -68,20 +68,20 @@ def _words(settings: Any) -> str:  # noqa: ANN401 (whatever a contender has sett
     if isinstance(settings, dict):
         return ", ".join(f"{name} {value}" for name, value in settings.items())
     if isinstance(settings, list):
-        return f"window {settings[0]}, batch {settings[1]}, overlap {settings[2]}"
-    return f"{settings}"
+        return f"windows of {settings[0]}, batch {settings[1]}, overlap {settings[2]}"
+    return f"windows of {settings}"
 
 
 def draw(entry: Entry) -> Table:
     """Draw the table of one case and precision."""
-    shape = " × ".join(map(str, entry["shape"]))
+    shape = " x ".join(map(str, entry["shape"]))
     table = Table(
         title=f"{entry['case']}, {entry['precision']}, {shape} pixels, {entry['flops_per_pixel'] / 1e3:.0f} kFLOP per "
         f"pixel at least, {entry['device']}",
         title_justify="left",
     )
     table.add_column("")
-    for name in ("Mpx/s", "of the limit", "GiB", "labels differ", "seamfree is faster", "rounds"):
+    for name in ("Mpx/s", "of the limit", "GiB", "labels differ", "seamfree / it", "rounds"):
         table.add_column(name, justify="right")
     table.add_column("with")
     for row in summarise(entry):
@@ -91,7 +91,7 @@ def draw(entry: Entry) -> Table:
             "" if row.of_limit is None else f"{row.of_limit:.2f}",
             "" if row.peak_bytes is None else f"{row.peak_bytes / 2**30:.2f}",
             "" if row.differing is None else "none" if row.differing == 0 else f"{row.differing:.1e}",
-            "" if row.behind is None else f"{row.behind:.2f} ×",
+            "" if row.behind is None else f"{row.behind:.2f} x",
             str(row.rounds),
             row.note,
         )
