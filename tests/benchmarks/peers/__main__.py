@@ -10,7 +10,8 @@ same-padded one, which peers need: labels of each are held against one float32 p
 network. `objects` finds components, too, as patchworks does.
 
 PYTHON is that of an environment with `tests/benchmarks/peers/requirements.txt`; without it, what only that has is left
-out. With an existing FILE, rounds are added to what it holds, so that a long measurement can be made in pieces.
+out. With an existing FILE, rounds are added to what it holds, so that a long measurement can be made in pieces; with
+--work, what is prepared for it is kept, and used again; --rounds 0 prepares only.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import ceil, prod
 from pathlib import Path
@@ -71,6 +73,8 @@ class Field:
     precision: str
     device: str
     peers: str | None
+    labels: bool
+    """Whether they are compared."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -90,7 +94,7 @@ class Field:
     def reference(self, padding: str) -> None:
         """Make the labels of one float32 pass over the whole image; in bands with context where memory is short."""
         path = self.folder / f"reference-{padding}.npy"
-        if not path.exists():
+        if self.labels and not path.exists():
             bands = max(1, ceil(self._needed(padding, "float32") / 0.5))
             found = self._other("reference", "whole", padding, "float32", bands)
             if "failed" in found:
@@ -126,7 +130,7 @@ class Field:
             found["gpu"] = watched.gpu
         labels = outcome / "labels.npy"
         if labels.exists() and name != "reference":
-            found["differing"] = self._differing(np.load(labels), padding, objects_only=kind == "patchworks")
+            found |= self._differing(np.load(labels), padding, objects_only=kind == "patchworks")
             labels.unlink()
         return found
 
@@ -151,14 +155,17 @@ class Field:
             "settings": {"tile": " x ".join(map(str, core[-len(self.shape) :]))},
             "stages": timings["stages"],
             "tiles": timings["tiles"],
-            "differing": self._differing(np.asarray(result.semantic[0][:]), padding),
-        } | ({"gpu": watched.gpu} if watched.gpu else {})
+            **self._differing(np.asarray(result.semantic[0][:]), padding),
+            **({"gpu": watched.gpu} if watched.gpu else {}),
+        }
 
-    def _differing(self, labels: Any, padding: str, *, objects_only: bool = False) -> float:  # noqa: ANN401
+    def _differing(self, labels: Any, padding: str, *, objects_only: bool = False) -> Found:  # noqa: ANN401
+        if not self.labels:
+            return {}
         case, wanted = Case(self.folder, padding), np.load(self.folder / f"reference-{padding}.npy")
         if objects_only:
             wanted = (wanted == case.objects).astype(np.uint8)
-        return differing(labels.reshape(wanted.shape), wanted, case.footprint.context[0])
+        return {"differing": differing(labels.reshape(wanted.shape), wanted, case.footprint.context[0])}
 
 
 def _complaint(watched: Watched) -> str:
@@ -202,7 +209,8 @@ def entry_of(record: Found, name: str, precision: str, shape: tuple[int, ...], d
         if {each: entry[each] for each in key} == key:
             found: Found = entry
             return found
-    entry = {**key, "flops_per_pixel": flops_per_pixel(NETWORKS[name]), "rounds": []}
+    weights = "of the bundled model" if name == "2d-16" else "random"
+    entry = {**key, "flops_per_pixel": flops_per_pixel(NETWORKS[name]), "weights": weights, "rounds": []}
     record["measured"].append(entry)
     return entry
 
@@ -217,6 +225,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--depth", type=int, default=96, help="Planes of a volume; its edges are --edge.")
     parser.add_argument("--rounds", type=int, default=3, help="Below 3 only to try something, or to add to a file.")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda.")
+    parser.add_argument("--no-labels", dest="labels", action="store_false", help="Time only, compare no labels.")
+    parser.add_argument("--work", type=Path, metavar="FOLDER", help="Where images, models and labels lie, and stay.")
     parser.add_argument("--json", type=Path, metavar="FILE")
     return parser.parse_args()
 
@@ -230,35 +240,46 @@ def main() -> None:
         if record["machine"] != device_name(device):
             raise SystemExit(f"{given.json} was measured on {record['machine']}; name another file")
     record["versions"] = {"seamfree": versions(sys.executable), "peers": versions(given.peers)}
-    failed = False
-    for name in given.cases:
-        with tempfile.TemporaryDirectory(prefix="seamfree-peers-") as work:
-            folder = Path(work) / "case"
-            shape = (given.edge,) * 2 if NETWORKS[name].dims == 2 else (given.depth, given.edge, given.edge)
-            facts = prepare(folder, name, shape)
-            for precision in given.precisions:
-                entry = entry_of(record, name, precision, shape, device)
-                entry |= {"weights": facts["weights"], "architecture": facts["architecture"]}
-                field = Field(folder, precision, device, given.peers)
-                for padding in sorted({CONTENDERS[each][1] for each in given.contenders if each != "limit"}):
-                    field.reference(padding)
-                for _ in range(given.rounds):
-                    one: Found = {}
-                    entry["rounds"].append(one)
-                    entry.setdefault("busy_before", []).append(psutil.cpu_percent(interval=1) / 100)
-                    for each in given.contenders:
-                        settings = next((past[each]["settings"] for past in entry["rounds"]
-                                         if "settings" in past.get(each, {})), None)  # fmt: skip
-                        one[each] = field.run(each, settings)
-                        failed |= "failed" in one[each]
-                        rate = one[each].get("pixels_per_second")
-                        told = f"{rate / 1e6:.3f} Mpx/s" if rate else one[each].get("failed") or one[each]["left_out"]
-                        console.print(f"{name}, {precision}: {each}: {told}", highlight=False)
-                        if given.json is not None:
-                            given.json.write_text(json.dumps(record, indent=1))
-                console.print(draw(entry))
-    if failed:
+    with ExitStack() as stack:
+        work = given.work or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seamfree-peers-")))
+        measured = [
+            measure(given, record, work, name, precision, device, console)
+            for name in given.cases
+            for precision in given.precisions
+        ]
+    if not all(measured):
         raise SystemExit(1)
+
+
+def measure(
+    given: argparse.Namespace, record: Found, work: Path, name: str, precision: str, device: str, console: Console
+) -> bool:
+    """Measure one case in one precision, keep and show that, and say whether nobody failed."""
+    shape = (given.edge,) * 2 if NETWORKS[name].dims == 2 else (given.depth, given.edge, given.edge)
+    folder = work / f"{name}-{'x'.join(map(str, shape))}"
+    if not folder.exists():
+        prepare(folder, name, shape)
+    entry = entry_of(record, name, precision, shape, device)
+    field = Field(folder, precision, device, given.peers, given.labels)
+    for padding in sorted({CONTENDERS[each][1] for each in given.contenders if each != "limit"}):
+        field.reference(padding)
+    failed = False
+    for _ in range(given.rounds):
+        one: Found = {}
+        entry["rounds"].append(one)
+        entry.setdefault("busy_before", []).append(psutil.cpu_percent(interval=1) / 100)
+        for each in given.contenders:
+            known = [past[each]["settings"] for past in entry["rounds"] if "settings" in past.get(each, {})]
+            one[each] = field.run(each, known[0] if known else None)
+            failed |= "failed" in one[each]
+            rate = one[each].get("pixels_per_second")
+            told = f"{rate / 1e6:.3f} Mpx/s" if rate else one[each].get("failed") or one[each]["left_out"]
+            console.print(f"{name}, {precision}: {each}: {told}", highlight=False)
+            if given.json is not None:
+                given.json.write_text(json.dumps(record, indent=1))
+    if entry["rounds"]:
+        console.print(draw(entry))
+    return not failed
 
 
 if __name__ == "__main__":

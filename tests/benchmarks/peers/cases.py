@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -74,8 +74,8 @@ class Case:
         return self.architecture.classes - 1
 
 
-def prepare(folder: Path, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
-    """Write an image, the models and what contenders read; gives facts for the record."""
+def prepare(folder: Path, name: str, shape: tuple[int, ...]) -> None:
+    """Write an image, the models and what contenders read."""
     from tests.random_models import random_network, save_network
 
     architecture = NETWORKS[name]
@@ -88,8 +88,6 @@ def prepare(folder: Path, name: str, shape: tuple[int, ...]) -> dict[str, Any]:
     image = _image(shape)
     _write(folder / "image.ome.tif", image)
     np.save(folder / "scaled.npy", _scaled(image, folder / "valid"))
-    return {"shape": list(shape), "weights": "bundled" if name == "2d-16" else "random",
-            "architecture": architecture.model_dump(mode="json", exclude={"padding"})}  # fmt: skip
 
 
 def bundled_network() -> UNet:
