@@ -12,7 +12,7 @@ from pipeline.models.card import Channel, InstanceRule, IntensityRule, ModelCard
 from pipeline.models.library import save_model
 from pipeline.models.unet import UNet
 
-__all__ = ["random_network", "save_random_model", "save_threshold_model"]
+__all__ = ["random_network", "save_network", "save_random_model", "save_threshold_model"]
 
 
 def random_network(config: UNetConfig, seed: int = 0) -> UNet:
@@ -39,7 +39,7 @@ def random_network(config: UNetConfig, seed: int = 0) -> UNet:
 
 def save_random_model(folder: Path, config: UNetConfig, seed: int = 0, contact: tuple[str, ...] = ()) -> str:
     """Save such a network as a model, and give what to call it by; its last class is that of objects."""
-    return _save(folder, config, random_network(config, seed), contact)
+    return save_network(folder, config, random_network(config, seed), contact)
 
 
 def save_threshold_model(folder: Path, dims: int) -> str:
@@ -61,14 +61,15 @@ def save_threshold_model(folder: Path, dims: int) -> str:
         network.head.weight[1, 0] = 1
         assert network.head.bias is not None
         network.head.bias[1] = -0.5
-    return _save(folder, config, network.eval())
+    return save_network(folder, config, network.eval())
 
 
-def _save(folder: Path, config: UNetConfig, network: UNet, contact: tuple[str, ...] = ()) -> str:
+def save_network(folder: Path, config: UNetConfig, network: UNet, contact: tuple[str, ...] = ()) -> str:
+    """Save a network as a model, and give what to call it by; its last class is that of objects."""
     classes = tuple(f"class {number}" for number in range(config.classes))
     card = ModelCard(
         name=folder.name,
-        description="random weights",
+        description="made for a test",
         licence="none",
         architecture=config,
         axes="yx" if config.dims == 2 else "zyx",

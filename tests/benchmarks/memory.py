@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from skimage.transform import rescale
 sys.path.append(str(Path(__file__).parents[2]))
 
 from pipeline.stores.publish import read_provenance
+from tests.benchmarks.watching import looked_at
 from tests.fields import compose, load_fields
 
 TILE = 512
@@ -69,30 +69,20 @@ def peaks(command: list[str | Path]) -> dict[str, float]:
     """Run a command, and give the highest resident size that any process of each role has had, in MiB."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     highest: dict[str, float] = {}
-    stop = threading.Event()
 
-    def watch() -> None:
-        root = psutil.Process(process.pid)
-        while not stop.wait(0.05):
+    def look(family: list[psutil.Process]) -> None:
+        for member in family:
             try:
-                family = [root, *root.children(recursive=True)]
-            except psutil.NoSuchProcess:
-                return
-            for member in family:
-                try:
-                    status = Path(f"/proc/{member.pid}/status").read_text()
-                    kind = role(member, process.pid)
-                except (OSError, psutil.Error):
-                    continue
-                for line in status.splitlines():
-                    if line.startswith("VmHWM:"):
-                        highest[kind] = max(highest.get(kind, 0.0), int(line.split()[1]) / 1024)
+                status = Path(f"/proc/{member.pid}/status").read_text()
+                kind = role(member, process.pid)
+            except (OSError, psutil.Error):
+                continue
+            for line in status.splitlines():
+                if line.startswith("VmHWM:"):
+                    highest[kind] = max(highest.get(kind, 0.0), int(line.split()[1]) / 1024)
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    _, errors = process.communicate()
-    stop.set()
-    watcher.join()
+    with looked_at(process.pid, look):
+        _, errors = process.communicate()
     if process.returncode:
         raise SystemExit(errors)
     return highest
