@@ -40,7 +40,13 @@ FEWEST_TILES = 8
 """Below these, measuring would cost about as much as can be won."""
 
 WORTH = 1.2
-"""How many times faster than float32 another arithmetic must be to be taken: what is less may be chance."""
+"""How many times faster than float32 another arithmetic must be to be taken: what is less may be chance.
+
+That is also why networks are not compiled. They run channels-last, with batch normalisation folded, and what is left
+are calls of the library of convolutions, which `torch.compile` makes as well: on a window of 572 x 572 it made the
+bundled network 1.06 times as fast in float32 and 1.13 in bfloat16, after 16 to 32 seconds of compiling for that one
+shape, on a core of an AMD EPYC; and each worker would need a C++ compiler.
+"""
 
 
 def settle_precision(plan: RunPlan, executor: Executor) -> RunPlan:

@@ -16,7 +16,7 @@ from tests.models.zoo import ZOO
 
 Row = tuple[str, ...]
 
-README_HEADER = "| network | margin | stride | halo | sees, derived = by single pixels |"
+README_HEADER = "| network | margin | stride | halo | sees, as derived | as single pixels show |"
 
 HEADER: Row = ("architecture", "margin", "stride", "halo", "derived reach", "true reach", "found by, or refused for")
 
@@ -58,15 +58,19 @@ def draw(rows: list[Row]) -> str:
 
 def as_markdown(line: Row) -> str:
     """Write a row as README.md has it: what is alike along all axes once."""
-    name, margin, stride, halo, derived, true, told = line
-    if derived == "refused":
+    name, *facts, told = line
+    if "refused" in facts:
         # The layer, without what is said of it.
-        return f"| {name} | refused: {told.removeprefix('not local: ').removeprefix('after ').split(', ')[0]} | | | |"
-    return f"| {name} | {_alike(margin)} | {_alike(stride)} | {_alike(halo)} | {_alike(derived)} = {_alike(true)} |"
+        layer = told.split(": ")[-1].removeprefix("after ").split(", ")[0]
+        return f"| {name} | refused: `{layer}` | | | | |"
+    return f"| {name} | {' | '.join(map(_alike, facts))} |"
 
 
 def _alike(axes: str) -> str:
-    values = [str(each).strip("()").replace(", ", "/") for each in literal_eval(axes)]
+    values = []
+    for each in literal_eval(axes):
+        ends = each if isinstance(each, tuple) else (each,)
+        values.append(str(ends[0]) if len(set(ends)) == 1 else f"{ends[0]} before, {ends[1]} behind")
     return values[0] if len(set(values)) == 1 else " x ".join(values)
 
 
