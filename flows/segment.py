@@ -46,8 +46,9 @@ from pipeline.images.discover import InputImage, images_in
 from pipeline.images.plates import is_plate, read_plate
 from pipeline.planning import Intent, RunPlan
 from pipeline.plates import finish_plates, hold_plates
-from pipeline.printing import unexpected, without_secrets
+from pipeline.printing import unexpected
 from pipeline.progress import ImageFinished, ImageStarted, tell
+from pipeline.remote.addresses import without_secrets
 from pipeline.remote.paths import to_path
 from pipeline.run import ImageReport, claim, finished, is_outdated, prepare, prepare_anew
 from pipeline.stages import run_stage, stage_names
