@@ -136,13 +136,14 @@ class RowsOnDisk(_Layout):
                 for number, row in enumerate(plane):
                     _fill(file, start + number * self._row_bytes + first, line)
                     row[...] = line[(slice(None), *behind)]
-        return found[0]
+        whole: NDArray[Any] = found[0]
+        return whole
 
 
 def _fill(file: FileIO, start: int, into: NDArray[Any]) -> None:
     """Read what lies from a place of a file on into an array in C order."""
     file.seek(start)
-    wanted = memoryview(into.reshape(-1).view(np.uint8))
+    wanted = into.reshape(-1).view(np.uint8).data
     while len(wanted):
         count = file.readinto(wanted)
         if not count:

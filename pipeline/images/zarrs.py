@@ -184,10 +184,10 @@ class ZarrSource:
         names = [str(axis.name).upper() for axis in multiscale.axes]
         dataset, self.levels = multiscale.datasets[self._level], tuple(each.path for each in multiscale.datasets)
         folder = self._group = self._place_of(group)
-        place = self._inside(folder, dataset.path)
-        if not is_zarr(place):
+        level = self._inside(folder, dataset.path)
+        if not is_zarr(level):
             raise ImageError(f"{self._path}: its metadata name the array {dataset.path!r}, which is not there; {AGAIN}")
-        array = self._open_node(place)
+        array = self._open_node(level)
         if not isinstance(array, zarr.Array) or array.ndim != len(names):
             raise ImageError(f"{self._path}: {dataset.path!r} is not an array of the axes {names}")
         scale, translation = [1.0] * array.ndim, [0.0] * array.ndim

@@ -126,7 +126,7 @@ def is_held(result: Path, *, expiry: float = EXPIRY) -> bool:
     holder = _noted(path)
     if holder is None:
         return False
-    if holder["machine"] == _machine():
+    if _is_near(holder):
         return _is_alive(holder)
     try:
         return _age(path) < expiry
@@ -162,7 +162,7 @@ def _take(result: Path, path: Path, descriptor: int, expiry: float) -> None:
         raise _held(result, holder)
     if holder is not None and holder["machine"] != _machine() and _age(path) < expiry:
         raise _held(result, holder, f"; if it has died, this is over {expiry:.0f} s after its last sign of life")
-    if holder is not None and holder["machine"] == _machine() and locked is None and _is_alive(holder):
+    if holder is not None and holder["machine"] == _machine() and locked is None and is_held(result, expiry=expiry):
         raise _held(result, holder)
     noted = _ours() | {"since": datetime.now(UTC).isoformat(timespec="seconds")}
     try:
@@ -210,7 +210,7 @@ def _age(path: Path) -> float:
 
 def _ours() -> dict[str, Any]:
     """Say who this process is."""
-    return {"host": platform.node(), "machine": _machine(), "pid": os.getpid()}
+    return {"host": platform.node(), "machine": _machine(), "space": _space(), "pid": os.getpid()}
 
 
 def _is_ours(holder: dict[str, Any] | None) -> bool:
@@ -223,6 +223,19 @@ def _machine() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return platform.node()
+
+
+def _space() -> str:
+    """Give what tells the containers of a machine apart, each of which numbers its processes anew."""
+    try:
+        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 (no path, a name in brackets)
+    except OSError:
+        return ""
+
+
+def _is_near(holder: dict[str, Any]) -> bool:
+    """Say whether a holder's number of a process means something here."""
+    return bool(holder["machine"] == _machine() and holder["space"] == _space())
 
 
 def _is_alive(holder: dict[str, Any]) -> bool:
@@ -240,7 +253,7 @@ def _noted(path: Path) -> dict[str, Any] | None:
     """Give who holds a lock, as far as that can be read."""
     try:
         noted = json.loads(path.read_text())
-        return {name: noted[name] for name in ("host", "machine", "pid", "since")}
+        return {name: noted[name] for name in ("host", "machine", "pid", "since")} | {"space": noted.get("space", "")}
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StoreError
-from pipeline.stores.hold import hold, refuse_taken
+from pipeline.stores.hold import hold, is_held, refuse_taken
 
 HOLDER = """
 import sys
@@ -109,6 +109,19 @@ def test_where_there_are_no_locks_the_note_counts(tmp_path: Path, monkeypatch: p
         process.wait()
         with hold(result):
             assert json.loads(lock.read_text())["pid"] == os.getpid()
+
+
+def test_the_process_of_another_container_counts_by_its_signs_of_life(tmp_path: Path) -> None:
+    """On the same machine, but with numbers of processes that mean nothing here."""
+    result, lock = tmp_path / "a.ome.zarr", tmp_path / ".a.ome.zarr.lock"
+    with hold(result):
+        noted = json.loads(lock.read_text())
+        assert is_held(result)
+    for number in (os.getpid(), 2**22 + 1):  # one that lives here, and one that cannot
+        lock.write_text(json.dumps(noted | {"space": "pid:[1]", "pid": number}))
+        assert is_held(result)
+        os.utime(lock, (time.time() - 130,) * 2)
+        assert not is_held(result)
 
 
 def test_a_failure_inside_lets_go(tmp_path: Path) -> None:
