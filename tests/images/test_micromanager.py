@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ImageError
+from pipeline.images.discover import discover
 from tests.images.micromanager import describe_stack, write_stack
 from tests.images.reading import info_of, opened, pixels, read_whole
 
@@ -39,6 +40,15 @@ def test_a_stack_of_several_files_is_read_from_all(tmp_path: Path, xml: str) -> 
     assert info.size_bytes == sum((tmp_path / name).stat().st_size for name in NAMES)
     if xml:
         assert (info.channel_names, info.pixel_size) == (("DAPI", "GFP"), (1.0, 1.0, 2.0, 0.25, 0.5))
+
+
+def test_a_folder_has_one_image_for_all_files_of_a_stack(tmp_path: Path) -> None:
+    write(tmp_path)
+    for given in (tmp_path, f"{tmp_path}/*.tif"):
+        assert [image.name for image in discover([str(given)])] == ["a_MMStack_Pos0"]
+    assert [image.name for image in discover([str(tmp_path / NAMES[1])])] == ["a_MMStack_Pos0_1"]
+    (tmp_path / NAMES[0]).unlink()
+    assert [image.name for image in discover([str(tmp_path)])] == ["a_MMStack_Pos0_1"]
 
 
 @pytest.mark.parametrize("first", [6, 7], ids=["a whole frame", "a part of a frame"])
