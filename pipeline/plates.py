@@ -18,6 +18,7 @@ from pipeline.errors import SeamfreeError, StoreError
 from pipeline.identity import differences
 from pipeline.images.discover import plate_of
 from pipeline.images.plates import PlateField, PlateLayout, read_plate
+from pipeline.images.sequences import as_sequence
 from pipeline.report.writing import drop_reports, reports_of
 from pipeline.run import SETTINGS, ImageReport
 from pipeline.stores.hold import EXPIRY, hold
@@ -74,6 +75,10 @@ def hold_plates(
         for plate, source in sources.items():
             try:
                 layout = read_plate(source)
+                if config.output.in_place and as_sequence(source) is not None:
+                    raise StoreError(
+                        f"{source}: --in-place is for OME-Zarr, and this is a plate of files; leave it out"
+                    )
                 if not config.output.in_place:
                     check_plate(layout.described, config.output.ome_zarr)
                     places[plate] = _take(plate, output, held, fresh=fresh)

@@ -128,6 +128,14 @@ def test_a_series_of_files_by_the_command_line_and_its_result_without_a_copy(
     assert (seen["seams"].made, seen["seams"].passed) == (False, True)
 
 
+def test_a_plate_of_files_has_no_place_for_labels(tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]) -> None:
+    folder = write_harmony(tmp_path / "P", fields[:2])
+    reports = run(model, folder, tmp_path / "out", **settings(output={"in_place": True}))
+    assert {(report.status, str(report.reason).partition(": ")[2]) for report in reports} == {
+        ("failed", "--in-place is for OME-Zarr, and this is a plate of files; leave it out")
+    }
+
+
 def test_what_is_stated_of_an_image_must_fit_it(tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]) -> None:
     folder = write_harmony(tmp_path / "P", fields[:2])
     names = {"pattern": "phenix", "channel_names": ["DAPI"]}

@@ -13,6 +13,7 @@ from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 
 from pipeline.errors import ConfigError, ImageError
+from pipeline.images.micromanager import continues_a_stack
 from pipeline.images.openslides import is_slide
 from pipeline.images.patterns import FilePattern, parse_pattern
 from pipeline.images.plates import is_plate, is_zarr, read_plate
@@ -334,7 +335,12 @@ def discover(inputs: Sequence[str], pattern: str | None = None) -> list[InputIma
         shown = given if len(given) < _LONGEST_SHOWN else f"{given[:_LONGEST_SHOWN]}..."
         # Not `Path.is_dir`, which fails for names that no file can have.
         if os.path.isdir(path) and not path.name.lower().endswith(".zarr") and not is_zarr(path):  # noqa: PTH112
-            images = [found for image in images_below(path) for found in images_in(Path(image.path), image.name)]
+            images = [
+                found
+                for image in images_below(path)
+                if not continues_a_stack(Path(image.path))
+                for found in images_in(Path(image.path), image.name)
+            ]
             if not images:
                 raise ConfigError(f"{shown}: no images in this folder (looked for {', '.join(_SUFFIXES)})")
         elif os.path.lexists(path):
@@ -344,6 +350,7 @@ def discover(inputs: Sequence[str], pattern: str | None = None) -> list[InputIma
                 found
                 for match in map(Path, sorted(glob.glob(given, recursive=True)))  # noqa: PTH207 (it may be absolute)
                 if _is_image_name(match.name) or is_of_a_vendor(match) or is_slide(match)
+                if not continues_a_stack(match)
                 for found in images_in(match, result_name(match.name))
             ]
             if not images:

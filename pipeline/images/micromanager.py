@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,11 +15,21 @@ if TYPE_CHECKING:
 
     from pipeline.remote.paths import AnyPath
 
-__all__ = ["note_what_is_missing", "series_of"]
+__all__ = ["continues_a_stack", "note_what_is_missing", "series_of"]
 
 _PLANNED = ("Frames", "Slices", "Channels", "Positions")
 _POSITION = 3
 """Where the index has it, behind channel, slice and frame."""
+
+
+_CONTINUED = re.compile(r"(.*_MMStack.*)_\d+(\.ome\.tiff?)")
+"""The second file of a stack is called as the first, and ``_1``."""
+
+
+def continues_a_stack(path: Path) -> bool:
+    """Say whether a file holds but the later planes of a stack, of which the first file lies beside it."""
+    named = _CONTINUED.fullmatch(path.name)
+    return named is not None and path.with_name(named[1] + named[2]).is_file()
 
 
 def series_of(file: tifffile.TiffFile) -> Sequence[Any]:

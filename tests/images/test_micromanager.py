@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ImageError
+from pipeline.images.discover import discover
 from tests.images.micromanager import describe_stack, write_stack
 from tests.images.reading import info_of, opened, pixels, read_whole
 
@@ -20,12 +21,12 @@ SUMMARY = {"Frames": 2, "Slices": 3, "Channels": 2, "Positions": 1}
 NAMES = ("a_MMStack_Pos0.ome.tif", "a_MMStack_Pos0_1.ome.tif")
 
 
-def write(folder: Path, xml: str = "", count: int = 12) -> None:
+def write(folder: Path, xml: str = "", count: int = 12, first: int = 7) -> None:
     """Write a stack whose last planes lie in a second file."""
     planes = [((c, z, t, 0), IMAGE[t, z, c]) for c, z, t in PLACES[:count]]
-    write_stack(folder / NAMES[0], planes[:7], SUMMARY, xml)
-    if planes[7:]:
-        write_stack(folder / NAMES[1], planes[7:], SUMMARY)
+    write_stack(folder / NAMES[0], planes[:first], SUMMARY, xml)
+    if planes[first:]:
+        write_stack(folder / NAMES[1], planes[first:], SUMMARY)
 
 
 @pytest.mark.parametrize("xml", ["", describe_stack([(NAMES[0], 7), (NAMES[1], 5)], IMAGE.shape)], ids=["", "OME-XML"])
@@ -41,8 +42,18 @@ def test_a_stack_of_several_files_is_read_from_all(tmp_path: Path, xml: str) -> 
         assert (info.channel_names, info.pixel_size) == (("DAPI", "GFP"), (1.0, 1.0, 2.0, 0.25, 0.5))
 
 
-def test_a_file_that_is_missing_is_told(tmp_path: Path) -> None:
-    write(tmp_path, describe_stack([(NAMES[0], 7), (NAMES[1], 5)], IMAGE.shape))
+def test_a_folder_has_one_image_for_all_files_of_a_stack(tmp_path: Path) -> None:
+    write(tmp_path)
+    for given in (tmp_path, f"{tmp_path}/*.tif"):
+        assert [image.name for image in discover([str(given)])] == ["a_MMStack_Pos0"]
+    assert [image.name for image in discover([str(tmp_path / NAMES[1])])] == ["a_MMStack_Pos0_1"]
+    (tmp_path / NAMES[0]).unlink()
+    assert [image.name for image in discover([str(tmp_path)])] == ["a_MMStack_Pos0_1"]
+
+
+@pytest.mark.parametrize("first", [6, 7], ids=["a whole frame", "a part of a frame"])
+def test_a_file_that_is_missing_is_told(tmp_path: Path, first: int) -> None:
+    write(tmp_path, describe_stack([(NAMES[0], first), (NAMES[1], 12 - first)], IMAGE.shape), first=first)
     (tmp_path / NAMES[1]).unlink()
     with pytest.raises(ImageError, match=f"{NAMES[1]} belongs to this image and is missing"):
         info_of(tmp_path / NAMES[0])

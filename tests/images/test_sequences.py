@@ -7,6 +7,7 @@ import re
 import shutil
 from itertools import product
 from pathlib import Path
+from time import time_ns
 from typing import Any
 
 import numpy as np
@@ -292,12 +293,17 @@ def test_inputs_without_such_files_are_refused(planes: Path, given: str, pattern
     assert told in str(caught.value)
 
 
-def test_a_file_that_comes_later_is_seen(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["long ago", "just now"])
+def test_a_file_that_comes_later_is_seen(tmp_path: Path, when: str) -> None:
+    """A folder that was still for long tells by its time; of one that has just changed, the time may stay the same."""
     path = write_planes(tmp_path / "scan")
-    os.utime(tmp_path / "scan", ns=(0, 0))  # long still, so that the listing is kept
+    changed = 0 if when == "long ago" else time_ns() + 10**10
+    os.utime(tmp_path / "scan", ns=(changed, changed))
     assert info_of(path).shape[2] == 4
     for t, channel in product((2, 9, 16), CHANNELS):
         tifffile.imwrite(tmp_path / "scan" / f"img_t{t}_{channel}_z04.tif", IMAGE[0, 0, 0])
+    if when == "just now":
+        os.utime(tmp_path / "scan", ns=(changed, changed))
     assert info_of(path).shape[2] == 5
 
 
