@@ -44,6 +44,7 @@ def test_the_rate_is_that_of_the_best_of_products_and_convolutions() -> None:
     found = rate_limit("float32", "cpu", sides=(64, 128), widths=(8,), pixels=32**2)
     assert set(found["tried"]) == {"product of 64", "product of 128", "convolution of 8 channels"}
     assert found["flops_per_second"] > 0
+    assert found["flops_per_core_second"] > 0
     assert found["tried"][found["by"]] == max(found["tried"].values())
 
 
@@ -74,7 +75,8 @@ def test_ratios_are_of_one_round_each_and_failures_are_told() -> None:
     entry = {
         "case": "2d-16", "precision": "bfloat16", "shape": [16, 16], "device": "cpu", "flops_per_pixel": 92e3,
         "rounds": [
-            {"limit": {"pixels_per_second": 4e6}, "seamfree": {"pixels_per_second": 2e6, "differing": 0.0},
+            {"limit": {"pixels_per_second": 4e6, "pixels_per_core_second": 2e6},
+             "seamfree": {"pixels_per_second": 2e6, "pixels_per_core_second": 5e5, "differing": 0.0},
              "other": {"pixels_per_second": 1e6, "peak_bytes": 2**30, "differing": 1e-3, "settings": [512, 4, 0.25]}},
             {"limit": {"pixels_per_second": 2e6}, "seamfree": {"pixels_per_second": 1e6},
              "other": {"pixels_per_second": 1e6, "peak_bytes": 2**31, "settings": [512, 4, 0.25]}},
@@ -87,16 +89,17 @@ def test_ratios_are_of_one_round_each_and_failures_are_told() -> None:
     assert (other.rounds, other.rate, other.of_limit, other.behind) == (2, 1e6, 0.375, 1.5)
     assert (other.peak_bytes, other.differing) == (2**31, 1e-3)
     assert other.note == "killed; windows of 512, batch 4, overlap 0.25"
-    assert limit.of_limit == 1
+    assert (limit.of_limit, seamfree.of_core_limit, other.of_core_limit) == (1, 0.25, None)
     assert draw(entry).row_count == 3
 
 
 def test_memory_is_that_of_all_processes_of_a_command() -> None:
-    child = "data = bytearray(150 << 20); import time; time.sleep(1)"
+    child = "data = bytearray(150 << 20); import time; time.sleep(0.5); [None for _ in range(10**7)]"
     program = f"import subprocess, sys; data = bytearray(100 << 20); subprocess.run([sys.executable, '-c', {child!r}])"
     watched = run_watched([sys.executable, "-c", program])
     assert watched.code == 0
     assert 250 <= watched.peak_bytes / 2**20 < 400
+    assert 0.05 < watched.core_seconds < watched.seconds
     assert run_watched([sys.executable, "-c", "raise SystemExit('no')"]).errors == "no\n"
 
 
