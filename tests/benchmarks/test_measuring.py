@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.models.architecture import UNetConfig
 from pipeline.models.library import DEFAULT_MODEL, load_model
 from pipeline.models.unet import UNet
+from pipeline.report.words import duration
 from tests.benchmarks.peers import contenders
 from tests.benchmarks.peers.__main__ import CONTENDERS, ELSEWHERE
 from tests.benchmarks.peers.arithmetic import flops_per_pixel, rate_limit
@@ -21,6 +23,7 @@ from tests.benchmarks.peers.cases import NETWORKS, Case, bundled_network, differ
 from tests.benchmarks.peers.contenders import Task, pass_over
 from tests.benchmarks.peers.table import draw, summarise
 from tests.benchmarks.slide import GROUND, slide
+from tests.benchmarks.stages import picture
 from tests.benchmarks.watching import gpu_state, run_watched
 
 
@@ -111,6 +114,19 @@ def test_a_slide_has_as_much_ground_as_wanted() -> None:
     image = slide(512, 0.7)
     assert abs(np.mean(image == GROUND) - 0.7) < 0.01
     assert (image[256, 100:412] != GROUND).mean() > 0.9
+
+
+def test_the_picture_of_stages_is_a_file_of_its_own_with_the_times_of_a_run() -> None:
+    drawn = picture({"timings": {"stages": {"read": 1.5, "segment": 62.0}}})
+    root = ET.fromstring(drawn)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    words = [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert words[0::2] == ["read", "segment"]
+    assert words[1::2] == [duration(1.5), duration(62)]
+    assert "prefers-color-scheme" in drawn
+    assert ".plot .bar" in drawn
+    with pytest.raises(SystemExit, match="read were done by an earlier run"):
+        picture({"timings": {"stages": {"read": None, "segment": 62.0}}})
 
 
 def test_each_contender_is_there_and_the_peers_environment_has_exact_versions() -> None:
