@@ -39,7 +39,17 @@ lint: venv
 	$(BIN)/ruff format --check pipeline flows tests
 	$(BIN)/mypy
 
-bench: venv
+# Programs that seamfree is compared with, in an environment of their own.
+PEERS := .venv-peers
+$(PEERS)/ready: tests/benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
+	touch $@
+
+bench: venv $(PEERS)/ready
+	$(BIN)/python -m tests.benchmarks.peers --peers $(PEERS)/bin/python
+	$(BIN)/python tests/benchmarks/volume.py
+	$(BIN)/python tests/benchmarks/slide.py
 	$(BIN)/python tests/benchmarks/throughput.py
 	$(BIN)/python tests/benchmarks/memory.py
 	$(BIN)/python tests/benchmarks/labels.py
@@ -95,4 +105,4 @@ lock:
 	rm -rf .venv-lock
 
 clean:
-	rm -rf .venv .venv-lock demo pipeline/viewer/src/node_modules
+	rm -rf .venv .venv-lock .venv-peers demo pipeline/viewer/src/node_modules

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.models.architecture import UNetConfig
 from pipeline.models.library import DEFAULT_MODEL, load_model
 from pipeline.models.unet import UNet
+from pipeline.report.words import duration
 from tests.benchmarks.peers import contenders
 from tests.benchmarks.peers.__main__ import CONTENDERS, ELSEWHERE
 from tests.benchmarks.peers.arithmetic import flops_per_pixel, rate_limit
@@ -21,6 +23,7 @@ from tests.benchmarks.peers.cases import NETWORKS, Case, bundled_network, differ
 from tests.benchmarks.peers.contenders import Task, pass_over
 from tests.benchmarks.peers.table import draw, summarise
 from tests.benchmarks.slide import GROUND, slide
+from tests.benchmarks.stages import picture
 from tests.benchmarks.watching import gpu_state, run_watched
 
 
@@ -44,6 +47,7 @@ def test_the_rate_is_that_of_the_best_of_products_and_convolutions() -> None:
     found = rate_limit("float32", "cpu", sides=(64, 128), widths=(8,), pixels=32**2)
     assert set(found["tried"]) == {"product of 64", "product of 128", "convolution of 8 channels"}
     assert found["flops_per_second"] > 0
+    assert found["flops_per_core_second"] > 0
     assert found["tried"][found["by"]] == max(found["tried"].values())
 
 
@@ -74,7 +78,8 @@ def test_ratios_are_of_one_round_each_and_failures_are_told() -> None:
     entry = {
         "case": "2d-16", "precision": "bfloat16", "shape": [16, 16], "device": "cpu", "flops_per_pixel": 92e3,
         "rounds": [
-            {"limit": {"pixels_per_second": 4e6}, "seamfree": {"pixels_per_second": 2e6, "differing": 0.0},
+            {"limit": {"pixels_per_second": 4e6, "pixels_per_core_second": 2e6},
+             "seamfree": {"pixels_per_second": 2e6, "pixels_per_core_second": 5e5, "differing": 0.0},
              "other": {"pixels_per_second": 1e6, "peak_bytes": 2**30, "differing": 1e-3, "settings": [512, 4, 0.25]}},
             {"limit": {"pixels_per_second": 2e6}, "seamfree": {"pixels_per_second": 1e6},
              "other": {"pixels_per_second": 1e6, "peak_bytes": 2**31, "settings": [512, 4, 0.25]}},
@@ -87,16 +92,17 @@ def test_ratios_are_of_one_round_each_and_failures_are_told() -> None:
     assert (other.rounds, other.rate, other.of_limit, other.behind) == (2, 1e6, 0.375, 1.5)
     assert (other.peak_bytes, other.differing) == (2**31, 1e-3)
     assert other.note == "killed; windows of 512, batch 4, overlap 0.25"
-    assert limit.of_limit == 1
+    assert (limit.of_limit, seamfree.of_core_limit, other.of_core_limit) == (1, 0.25, None)
     assert draw(entry).row_count == 3
 
 
 def test_memory_is_that_of_all_processes_of_a_command() -> None:
-    child = "data = bytearray(150 << 20); import time; time.sleep(1)"
+    child = "data = bytearray(150 << 20); import time; time.sleep(0.5); [None for _ in range(10**7)]"
     program = f"import subprocess, sys; data = bytearray(100 << 20); subprocess.run([sys.executable, '-c', {child!r}])"
     watched = run_watched([sys.executable, "-c", program])
     assert watched.code == 0
     assert 250 <= watched.peak_bytes / 2**20 < 400
+    assert 0.05 < watched.core_seconds < watched.seconds
     assert run_watched([sys.executable, "-c", "raise SystemExit('no')"]).errors == "no\n"
 
 
@@ -108,6 +114,19 @@ def test_a_slide_has_as_much_ground_as_wanted() -> None:
     image = slide(512, 0.7)
     assert abs(np.mean(image == GROUND) - 0.7) < 0.01
     assert (image[256, 100:412] != GROUND).mean() > 0.9
+
+
+def test_the_picture_of_stages_is_a_file_of_its_own_with_the_times_of_a_run() -> None:
+    drawn = picture({"timings": {"stages": {"read": 1.5, "segment": 62.0}}})
+    root = ET.fromstring(drawn)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    words = [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert words[0::2] == ["read", "segment"]
+    assert words[1::2] == [duration(1.5), duration(62)]
+    assert "prefers-color-scheme" in drawn
+    assert ".plot .bar" in drawn
+    with pytest.raises(SystemExit, match="read were done by an earlier run"):
+        picture({"timings": {"stages": {"read": None, "segment": 62.0}}})
 
 
 def test_each_contender_is_there_and_the_peers_environment_has_exact_versions() -> None:

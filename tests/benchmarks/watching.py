@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -63,6 +63,8 @@ class Watched:
     seconds: float
     peak_bytes: int
     """The most that all its processes held at once; see `own_bytes`."""
+    core_seconds: float
+    """For which cores were at it, of all its processes."""
     errors: str
     gpu: dict[str, float] = field(default_factory=dict)
     """``memory_mib``, the most, and ``busy``, the mean share of time; empty where no GPU is asked about."""
@@ -95,10 +97,14 @@ def run_watched(
         The folder that it runs in.
     """
     peak, states, stop = 0, list[tuple[float, float]](), threading.Event()
+    busy: dict[int, float] = {}
 
     def look(family: list[psutil.Process]) -> None:
         nonlocal peak
         peak = max(peak, sum(map(own_bytes, family)))
+        for member in family:
+            with suppress(psutil.Error):
+                busy[member.pid] = sum(member.cpu_times()[:2])
 
     def ask() -> None:
         query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
@@ -121,4 +127,4 @@ def run_watched(
     told = {}
     if states:
         told = {"memory_mib": max(memory for _, memory in states), "busy": fmean(busy for busy, _ in states)}
-    return Watched(process.returncode, seconds, peak, errors, told)
+    return Watched(process.returncode, seconds, peak, sum(busy.values()), errors, told)

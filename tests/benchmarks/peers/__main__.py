@@ -2,12 +2,14 @@
 
     python -m tests.benchmarks.peers --peers PYTHON [--json FILE]
 
-The limit is what a network's arithmetic takes without any context at the rate of the machine's matrix product, both in
-one run. `seamfree run --direct` is timed from its start to its exit: reading a TIFF, statistics, labels and their
-pyramids, a copy of the image, the audit and the report. The others are timed on a scaled image in memory, without their
-start. All have the same weights. seamfree runs the paper's network with unpadded convolutions, and, as `padded`, the
-same-padded one, which peers need: labels of each are held against one float32 pass over the whole image of the same
-network. `objects` finds components, too, as patchworks does.
+The limit is what a network's arithmetic takes without any context at the rate of the machine's matrix product, in the
+same round; `by cores` it is of the time for which cores were busy, which other programs hardly change.
+
+`seamfree run --direct` is timed from its start to its exit: reading a TIFF, statistics, labels and their pyramids, a
+copy of the image, the audit and the report. The others are timed on a scaled image in memory, without their start. All
+have the same weights. seamfree runs the paper's network with unpadded convolutions, and, as `padded`, the same-padded
+one, which peers need: labels of each are held against one float32 pass over the whole image of the same network.
+`objects` finds components, too, as patchworks does.
 
 PYTHON is that of an environment with `tests/benchmarks/peers/requirements.txt`; without it, what only that has is left
 out. With an existing FILE, rounds are added to what it holds, so that a long measurement can be made in pieces; with
@@ -122,9 +124,13 @@ class Field:
         found: Found = json.loads((outcome / "outcome.json").read_text())
         if "flops_per_second" in found:
             architecture = Case(self.folder, padding).architecture
-            found["pixels_per_second"] = found["flops_per_second"] / flops_per_pixel(architecture)
+            for unit in ("second", "core_second"):
+                if f"flops_per_{unit}" in found:
+                    found[f"pixels_per_{unit}"] = found[f"flops_per_{unit}"] / flops_per_pixel(architecture)
         elif "seconds" in found:
             found["pixels_per_second"] = prod(self.shape) / found["seconds"]
+            if "core_seconds" in found:
+                found["pixels_per_core_second"] = prod(self.shape) / found["core_seconds"]
             found["peak_bytes"] = watched.peak_bytes
         if watched.gpu:
             found["gpu"] = watched.gpu
@@ -150,6 +156,7 @@ class Field:
         timings, core = result.provenance["timings"], result.provenance["plan"]["core"]
         return {
             "pixels_per_second": prod(self.shape) / watched.seconds,
+            "pixels_per_core_second": prod(self.shape) / watched.core_seconds,
             "seconds": watched.seconds,
             "peak_bytes": watched.peak_bytes,
             "settings": {"tile": " x ".join(map(str, core[-len(self.shape) :]))},

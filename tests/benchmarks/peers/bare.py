@@ -9,9 +9,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 from contextlib import contextmanager
-from math import ceil, prod
+from math import ceil
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engine.workers import WORKER_ENVIRONMENT
@@ -53,7 +53,7 @@ def bare_network(
     Returns
     -------
     dict
-        ``pixels_per_second``, ``settings`` and, where several were tried, ``tried``.
+        ``pixels_per_second``, ``pixels_per_core_second``, ``settings``, and ``tried``, all that was tried.
     """
     from tests.benchmarks.peers.cases import Case
 
@@ -67,10 +67,14 @@ def bare_network(
     tried = []
     for way in ways:
         rates = _rates(folder, padding, precision, device, edges, **way)
-        tried += [{**way, "core": edge, "rate": round(rate)} for edge, rate in zip(edges, rates, strict=True)]
+        tried += [
+            {**way, "core": edge, "rate": round(rate), "core_rate": round(core_rate)}
+            for edge, (rate, core_rate) in zip(edges, rates, strict=True)
+        ]
     best = max(tried, key=lambda each: each["rate"])
     return {
         "pixels_per_second": best["rate"],
+        "pixels_per_core_second": max(each["core_rate"] for each in tried),
         "settings": {name: best[name] for name in ("processes", "threads", "core")},
         "tried": tried,
     }
@@ -95,8 +99,8 @@ def _kept_memory() -> Iterator[None]:
 
 def _rates(
     folder: Path, padding: str, precision: str, device: str, edges: list[int], processes: int, threads: int
-) -> list[float]:
-    """Give pixels per second for each core, all processes at it at once."""
+) -> list[tuple[float, float]]:
+    """Give pixels per second, and per second of a core, for each core of a tile, all processes at it at once."""
     context = multiprocessing.get_context("spawn")
     barrier, found = context.Barrier(processes), context.Queue()
     arguments = (folder, padding, precision, device, edges, threads, barrier, found)
@@ -107,7 +111,10 @@ def _rates(
     several = [found.get(timeout=PATIENCE) for _ in workers]
     for worker in workers:
         worker.join()
-    return [sum(rates) for rates in zip(*several, strict=True)]
+    return [
+        (sum(rate for rate, _ in rates), max(core_rate for _, core_rate in rates))
+        for rates in zip(*several, strict=True)
+    ]
 
 
 def _pass(
@@ -139,9 +146,10 @@ def _pass(
             synchronise(device)
             passes = max(1, ceil(SECONDS / (perf_counter() - began)))
             barrier.wait()
-            began = perf_counter()
+            began, busy = perf_counter(), process_time()
             for _ in range(passes):
                 network(image)
             synchronise(device)
-            rates.append(passes * prod((edge,) * task.case.architecture.dims) / (perf_counter() - began))
+            useful = passes * edge**task.case.architecture.dims
+            rates.append((useful / (perf_counter() - began), useful / (process_time() - busy)))
     found.put(rates)

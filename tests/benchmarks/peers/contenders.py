@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -68,13 +68,13 @@ class Task:
             for choice in choices:
                 run(part, choice)
                 tried.append((self._seconds(run, part, choice)[0], choice))
-                if tried[-1][0] > 1.5 * min(seconds for seconds, _ in tried):
-                    break  # they go from small to large, and it has turned
-            best = min(tried, key=lambda each: each[0])[1] if len(choices) > 1 else choices[0]
+            best = min(tried, key=lambda each: each[0])[1]
         else:
             run(image[tuple(slice(0, length // 2 // 16 * 16) for length in image.shape)], best)
+        busy = process_time()
         seconds, labels = self._seconds(run, image, best)
-        return {"seconds": seconds, "settings": best, "labels": labels}
+        found = {"seconds": seconds, "settings": best, "labels": labels}
+        return found | ({"core_seconds": process_time() - busy} if self.device == "cpu" else {})
 
     def _seconds(self, run: Run, image: NDArray[np.float32], choice: Any) -> tuple[float, Labels]:  # noqa: ANN401
         synchronise(self.device)
@@ -124,7 +124,7 @@ def whole(task: Task) -> dict[str, Any]:
     """In one pass, or in as many bands as the settings say."""
     network, bands = task.network(), task.settings or 1
     found = replace(task, settings=bands).timed(lambda image, _: pass_over(task, network, image, bands), [])
-    return {name: found[name] for name in ("seconds", "labels")}
+    return {name: each for name, each in found.items() if name != "settings"}
 
 
 def monai_defaults(task: Task) -> dict[str, Any]:

@@ -23,6 +23,8 @@ class Row:
     """Pixels per second, the median."""
     of_limit: float | None
     """Of the limit of the same round, the median."""
+    of_core_limit: float | None
+    """The same, of pixels for each second of a core."""
     peak_bytes: float | None
     """The most in any round."""
     differing: float | None
@@ -46,8 +48,6 @@ def _row(name: str, entry: Entry) -> Row:
     if settings:
         notes.add(_words(settings[-1]))
     rates = [each["pixels_per_second"] for _, each in measured]
-    limits = [each["pixels_per_second"] / one["limit"]["pixels_per_second"]
-              for one, each in measured if "pixels_per_second" in one.get("limit", {})]  # fmt: skip
     ours = [(one["seamfree"], each) for one, each in measured if name != "limit" and "seamfree" in one]
     others = [own["pixels_per_second"] / each["pixels_per_second"] for own, each in ours if "pixels_per_second" in own]
     peaks = [each["peak_bytes"] for _, each in measured if "peak_bytes" in each]
@@ -56,12 +56,20 @@ def _row(name: str, entry: Entry) -> Row:
         name=name,
         rounds=len(measured),
         rate=median(rates) if rates else None,
-        of_limit=median(limits) if limits else None,
+        of_limit=_of_limit(measured, "pixels_per_second"),
+        of_core_limit=_of_limit(measured, "pixels_per_core_second"),
         peak_bytes=max(peaks, default=None),
         differing=max(differences, default=None),
         behind=median(others) if others else None,
         note="; ".join(sorted(notes)),
     )
+
+
+def _of_limit(measured: list[tuple[Entry, Entry]], unit: str) -> float | None:
+    ratios = [
+        each[unit] / one["limit"][unit] for one, each in measured if unit in each and unit in one.get("limit", {})
+    ]
+    return median(ratios) if ratios else None
 
 
 def _words(settings: Any) -> str:  # noqa: ANN401 (whatever a contender has settled on)
@@ -81,7 +89,7 @@ def draw(entry: Entry) -> Table:
         title_justify="left",
     )
     table.add_column("")
-    for name in ("Mpx/s", "of the limit", "GiB", "labels differ", "seamfree / it", "rounds"):
+    for name in ("Mpx/s", "of the limit", "by cores", "GiB", "labels differ", "seamfree / it", "rounds"):
         table.add_column(name, justify="right")
     table.add_column("with")
     for row in summarise(entry):
@@ -89,6 +97,7 @@ def draw(entry: Entry) -> Table:
             row.name,
             "" if row.rate is None else f"{row.rate / 1e6:.3f}",
             "" if row.of_limit is None else f"{row.of_limit:.2f}",
+            "" if row.of_core_limit is None else f"{row.of_core_limit:.2f}",
             "" if row.peak_bytes is None else f"{row.peak_bytes / 2**30:.2f}",
             "" if row.differing is None else "none" if row.differing == 0 else f"{row.differing:.1e}",
             "" if row.behind is None else f"{row.behind:.2f} x",
