@@ -146,7 +146,11 @@ class _Derivation(Sight):
         first: Axis | None = None
         for stride in (guess,) if guess is not None else STRIDES:
             for candidate in self.candidates(axis, stride):
-                found = self._look(axis, candidate)
+                try:
+                    found = self._look(axis, candidate)
+                except ModelError as error:
+                    # Of sizes farther on, others than those of this stride are legal.
+                    found = replace(candidate, kind="unsteady", problem=str(error))
                 if found.kind != "unsteady":
                     return found
                 # Of all phases that fail, the likeliest says why.

@@ -162,8 +162,7 @@ class Probe:
             if outputs:
                 self._empty = [empty]
                 return {name: tuple(each.shape) for name, each in outputs.items()}, watch.passed, watch.peak
-            # Of a script that wants numbers, torch may keep to itself why it failed.
-            if (not self.complaint or "meta" in self.complaint.lower()) and max(shape) <= _LONGEST_NUMBERS:
+            if self._wants_numbers(shape):
                 self._empty.remove(empty)
         if self._empty:
             return {}, [], 0
@@ -173,6 +172,18 @@ class Probe:
         line = torch.full((1, self.channels, shape[longest]), 0.5)
         outputs, passed = self.run(longest, line, shape, full=True, watched=named or not self.opaque)
         return {name: tuple(each.shape) for name, each in outputs.items()}, passed, 0
+
+    def _wants_numbers(self, shape: tuple[int, ...]) -> bool:
+        """Tell whether it was for want of numbers that a network was refused, and numbers can be had."""
+        if max(shape) > _LONGEST_NUMBERS:
+            return False
+        if self.complaint:
+            return "meta" in self.complaint.lower()
+        # Of a script, torch may keep to itself why it failed.
+        told = self.complaint, self.complaint_place
+        taken = bool(self._forward(self.network, torch.full((1, self.channels, *shape), 0.5), [], None))
+        self.complaint, self.complaint_place = told
+        return taken
 
     def operations(self, shape: tuple[int, ...]) -> int:
         """Count the floating-point operations of a pass on an input of a spatial shape; 0 where nobody can tell."""

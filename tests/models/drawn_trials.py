@@ -136,15 +136,18 @@ def _reaches(network: nn.Module, context: ModelContext, dims: Dims) -> Iterator[
             found[axis] = (max(found[axis][0], low), max(found[axis][1], high))
         if derived == found and offset == together[-1]:
             break
-    # Between pixels, an odd number of times as fine, one of two has no weight, but for rounding.
-    linear = any(isinstance(each, nn.Upsample) and "linear" in each.mode for each in network.modules())
-    nearly = linear and all(
+    nearly = _interpolates(network) and all(
         less <= more < less + stride
         for stride, told, true in zip(context.stride, derived, found, strict=True)
         for less, more in zip(true, told, strict=True)
     )
     if derived != found and not nearly:
         yield f"it is said to see {derived} far, and sees {found}"
+
+
+def _interpolates(network: nn.Module) -> bool:
+    """Tell whether it interpolates: of an odd number of pixels, the one in the middle has a weight by rounding only."""
+    return any(isinstance(each, nn.Upsample) and "linear" in each.mode for each in network.modules())
 
 
 def _scripted(network: nn.Module, context: ModelContext) -> Iterator[str]:
@@ -176,7 +179,7 @@ def _hidden(network: nn.Module, context: ModelContext) -> Iterator[str]:
         yield f"unwatched, it has another margin or scale: {other}"
     if any(one % by for one, by in zip(other.stride, context.stride, strict=True)):
         yield f"unwatched, its stride is {other.stride}"
-    if any(less < true for told, far in zip(other.reach, context.reach, strict=True)
+    if not _interpolates(network) and any(less < true for told, far in zip(other.reach, context.reach, strict=True)
            for less, true in zip(told, far, strict=True)):  # fmt: skip
         yield f"unwatched, it is said to see {other.reach} far, and sees {context.reach}"
 

@@ -27,10 +27,6 @@ def look(far: int, outgoing: int = 2, incoming: int = 1) -> nn.Conv2d:
     return nn.Conv2d(incoming, outgoing, 2 * far + 1, padding=far)
 
 
-def turning(incoming: int) -> nn.Conv2d:
-    return nn.Conv2d(incoming, 3, 3, padding=1, padding_mode="circular")
-
-
 def local_maxima(image: Tensor, first: nn.Module) -> Tensor:
     found: Tensor = first(image)
     return found * (found == functional.max_pool2d(found, 11, 1, 5)).float()
@@ -108,9 +104,6 @@ LOCAL: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
         lambda: nn.Sequential(nn.ZeroPad2d(4), nn.MaxPool2d(3, 1, dilation=4), look(1)), 5, 1
     ),
     "circular edges": (lambda: nn.Conv2d(1, 2, 5, padding=2, padding_mode="circular"), 2, 1),
-    "circular edges, pooled": (
-        lambda: nn.Sequential(turning(1), nn.MaxPool2d(2), turning(3), nn.Upsample(scale_factor=2), turning(3)), 5, 2
-    ),
     "a roll": (lambda: Odd(lambda image: torch.roll(image, (200, 200), (2, 3)) + image), 200, 1),
     "reflected edges": (lambda: nn.Conv2d(1, 2, 5, padding=2, padding_mode="reflect"), 2, 1),
     "half precision": (

@@ -168,6 +168,14 @@ class Plain(nn.Sequential):
         super().__init__(*layers)
 
 
+def circular() -> nn.Module:
+    """Give convolutions that go on with the opposite edge, around a pooling."""
+    first, second, third = (
+        nn.Conv2d(channels, WIDTH, 3, padding=1, padding_mode="circular") for channels in (1, WIDTH, WIDTH)
+    )
+    return nn.Sequential(first, nn.ReLU(), nn.MaxPool2d(2), second, nn.ReLU(), nn.Upsample(scale_factor=2.0), third)
+
+
 class Skipping(nn.Module):
     """Looks at each pixel's neighbours, and far around at every second pixel only."""
 
@@ -242,6 +250,7 @@ ZOO: dict[str, Exhibit] = {
     "trilinear upsampling": Exhibit(lambda: Net(dims=3, pools=(2,), up="bilinear"), dims=3),
     "upsampling to the skip's size": Exhibit(lambda: Net(up="to size")),
     "attention gates": Exhibit(lambda: Net(gates=True)),
+    "circular padding": Exhibit(circular),
     "plain CNN": Exhibit(lambda: Plain(1, 1, 1)),
     "strided convolutions": Exhibit(lambda: Plain(1, 2, 2), scale=4),
     "strided kernels of one pixel": Exhibit(
