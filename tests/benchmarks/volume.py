@@ -37,7 +37,8 @@ def run(folder: Path, name: str, precision: str, cache: Path) -> dict[str, Any]:
     if watched.code:
         raise SystemExit(watched.errors)
     noted = read_provenance(out / "image.ome.zarr")
-    return {"seconds": round(watched.seconds, 2), "core_seconds": round(watched.core_seconds, 2), "segment": noted["timings"]["stages"]["segment"],
+    return {"seconds": round(watched.seconds, 2), "core_seconds": round(watched.core_seconds, 2),
+            "segment": noted["timings"]["stages"]["segment"],
             "core": noted["plan"]["core"][1:], "gib": round(watched.peak_bytes / 2**30, 2)}  # fmt: skip
 
 
