@@ -99,7 +99,17 @@ def try_input(attempt: Callable[[bytes, Path], object], data: bytes, folder: Pat
 
 
 def _open_files(folder: Path) -> list[str]:
-    """Give the files in a folder that this process has open."""
+    """Give the files in a folder that this process has open, and keeps open.
+
+    Where a chunk is damaged, zarr's threads may still be reading others for a moment.
+    """
+    until = time.monotonic() + 2
+    while (found := _open_now(folder)) and time.monotonic() < until:
+        time.sleep(0.01)
+    return found
+
+
+def _open_now(folder: Path) -> list[str]:
     found = []
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
