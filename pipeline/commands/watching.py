@@ -52,7 +52,9 @@ def watch(
     cron: Annotated[str | None, typer.Option(help="When to look instead, as cron has it: '*/10 * * * *'.")] = None,
     settle: Annotated[float, typer.Option(min=0, help="Seconds for which files must have been still.")] = 30.0,
     patience: Annotated[float, typer.Option(min=0, help="Seconds until what stays broken is given up.")] = 600.0,
-    sentinel: Annotated[str | None, typer.Option(help="File that tells that one is finished: '{name}.done'.")] = None,
+    sentinel: Annotated[
+        str | None, typer.Option(help="File that tells that one is finished: '{name}.done' or '{stem}.done'.")
+    ] = None,
     missing_chunks: Annotated[str, typer.Option(help="What is not there: wait for it, or zeros.")] = "wait",
     at_once: Annotated[int, typer.Option(min=1, help="Images that are segmented at the same time.")] = 1,
     hours: Annotated[
