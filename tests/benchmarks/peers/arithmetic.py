@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from time import perf_counter, process_time
+from time import perf_counter, thread_time
 from typing import Any
 
 import torch
@@ -60,8 +60,8 @@ def rate_limit(
     -------
     dict
         ``flops_per_second`` of the best, ``by``, what it was, and ``tried``, all of them in GFLOP/s. On a CPU also
-        ``flops_per_core_second``: by the time that cores were at it, which other programs hardly change; of the best
-        with one thread or all.
+        ``flops_per_core_second``: of the best with one thread, by the time that a core was at it, which other programs
+        hardly change.
     """
     tried: dict[str, float] = {}
     by_core: list[float] = []
@@ -69,12 +69,11 @@ def rate_limit(
     with torch.inference_mode():
         products, convolutions = _products(precision, device, sides), _convolutions(precision, device, widths, pixels)
         for name, flops, work in (*products, *convolutions):
-            seconds, core_seconds = _times(work, device)
-            tried[name] = flops / seconds
-            by_core.append(flops / core_seconds)
-            if device == "cpu" and threads > 1:
+            tried[name] = flops / _least(work, device, perf_counter)
+            if device == "cpu":
                 torch.set_num_threads(1)
-                by_core.append(flops / _times(work, device)[1])
+                # Of this thread: the time of others is noted at the system's ticks only, too seldom for short passes.
+                by_core.append(flops / _least(work, device, thread_time))
                 torch.set_num_threads(threads)
     by = max(tried, key=lambda name: tried[name])
     rounded = {name: round(each / 1e9, 1) for name, each in tried.items()}
@@ -82,18 +81,17 @@ def rate_limit(
     return found | ({"flops_per_core_second": max(by_core)} if device == "cpu" else {})
 
 
-def _times(work: Callable[[], Any], device: str) -> tuple[float, float]:
-    """Give the seconds of the fastest of some passes, and the core seconds of the one that took the fewest."""
+def _least(work: Callable[[], Any], device: str, clock: Callable[[], float]) -> float:
+    """Give the seconds of the fastest of some passes."""
     work()
-    seconds, core_seconds = [], []
+    seconds = []
     for _ in range(PASSES):
         synchronise(device)
-        began, busy = perf_counter(), process_time()
+        began = clock()
         work()
         synchronise(device)
-        seconds.append(perf_counter() - began)
-        core_seconds.append(process_time() - busy)
-    return min(seconds), min(core_seconds)
+        seconds.append(clock() - began)
+    return min(seconds)
 
 
 def _products(precision: str, device: str, sides: tuple[int, ...]) -> Iterator[tuple[str, int, Callable[[], Any]]]:
