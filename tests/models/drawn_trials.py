@@ -158,7 +158,7 @@ def _scripted(network: nn.Module, context: ModelContext) -> Iterator[str]:
         script = torch.jit.trace(network, _image(edges).float())  # type: ignore[no-untyped-call]
     # What a trace takes for a constant, it is of the size that was traced.
     try:
-        other = derive_context(script, 1, 2)
+        other = derive_context(script, 1, 2, first=edges)
     except ModelError as error:
         yield f"as TorchScript: {error}"
         return
