@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import chain, product
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -145,9 +146,17 @@ def _reaches(network: nn.Module, context: ModelContext, dims: Dims) -> Iterator[
         yield f"it is said to see {derived} far, and sees {found}"
 
 
-def _interpolates(network: nn.Module) -> bool:
+def _interpolates(network: nn.Module, *, odd: bool = False) -> bool:
     """Tell whether it interpolates: of an odd number of pixels, the one in the middle has a weight by rounding only."""
-    return any(isinstance(each, nn.Upsample) and "linear" in each.mode for each in network.modules())
+    return any(
+        isinstance(each, nn.Upsample) and "linear" in each.mode and (not odd or _factor(each) % 2 == 1)
+        for each in network.modules()
+    )
+
+
+def _factor(layer: nn.Upsample) -> int:
+    factor: Any = layer.scale_factor
+    return int(max(factor) if isinstance(factor, tuple) else factor)
 
 
 def _scripted(network: nn.Module, context: ModelContext) -> Iterator[str]:
@@ -169,8 +178,11 @@ def _scripted(network: nn.Module, context: ModelContext) -> Iterator[str]:
 
 
 def _hidden(network: nn.Module, context: ModelContext) -> Iterator[str]:
-    """Compare what is derived of the same network where nobody can watch it: no less, and no other grid."""
-    hidden = deepcopy(network)
+    """Compare what is derived of the same network where nobody can watch it: no less, and no other grid.
+
+    With positive weights, for what never comes through a network's own ones cannot be seen from outside.
+    """
+    hidden = make_positive(deepcopy(network))
     hidden.opaque = True  # type: ignore[assignment]  # as one that another runtime computes
     other = derive_context(hidden, 1, 2)
     if not other.local:
@@ -179,7 +191,9 @@ def _hidden(network: nn.Module, context: ModelContext) -> Iterator[str]:
         yield f"unwatched, it has another margin or scale: {other}"
     if any(one % by for one, by in zip(other.stride, context.stride, strict=True)):
         yield f"unwatched, its stride is {other.stride}"
-    if not _interpolates(network) and any(less < true for told, far in zip(other.reach, context.reach, strict=True)
+    # The weight that is there by rounding only makes a difference that is lost.
+    lost = max(context.stride) - 1 if _interpolates(network, odd=True) else 0
+    if any(less + lost < true for told, far in zip(other.reach, context.reach, strict=True)
            for less, true in zip(told, far, strict=True)):  # fmt: skip
         yield f"unwatched, it is said to see {other.reach} far, and sees {context.reach}"
 
