@@ -18,7 +18,7 @@ from pipeline import RunConfig, open_result, segment
 from pipeline.cli import app
 from pipeline.config import make_config
 from pipeline.models.architecture import UNetConfig
-from pipeline.report import writing
+from pipeline.report import page
 from pipeline.report.writing import report_path
 from tests.fields import load_fields
 from tests.random_models import save_random_model
@@ -207,7 +207,7 @@ def test_a_failed_report_loses_nothing_and_is_made_later(
     assert report.status == "skipped"
     assert "How it came about" in Page(report_path(finished)).text
     # That of a result which is replaced goes with it.
-    monkeypatch.setattr(writing, "draw_page", lambda *_: 1 / 0)
+    monkeypatch.setattr(page, "draw_page", lambda *_: 1 / 0)
     run(tmp_path / "a.tif", out, config, fresh=True)
     assert "ZeroDivisionError" in caplog.text
     assert not report_path(finished).exists()

@@ -33,7 +33,7 @@ class PairwisePool(nn.Module):
     """
 
     def forward(self, tensor: Tensor) -> Tensor:
-        """Halve each spatial axis; lengths are even.
+        """Halve each spatial axis; of an odd length the last pixel is left out, as by torch's own.
 
         Parameters
         ----------
@@ -41,7 +41,8 @@ class PairwisePool(nn.Module):
             Batch, channels, then YX or ZYX.
         """
         for axis in range(2, tensor.ndim):
-            first, second = (tensor[(slice(None),) * axis + (slice(start, None, 2),)] for start in (0, 1))
+            even = tensor.shape[axis] // 2 * 2
+            first, second = (tensor[(slice(None),) * axis + (slice(start, even, 2),)] for start in (0, 1))
             tensor = torch.maximum(first, second)
         return tensor
 

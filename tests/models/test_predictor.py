@@ -111,8 +111,8 @@ def test_folding_leaves_a_network_without_normalisation_as_it_is() -> None:
 def test_maxima_of_pairs_are_what_pooling_gives(dtype: torch.dtype) -> None:
     random = torch.Generator().manual_seed(0)
     for shape, pool, layout in (
-        ((2, 3, 8, 6), nn.MaxPool2d(2), torch.channels_last),
-        ((1, 3, 4, 8, 6), nn.MaxPool3d(2), torch.channels_last_3d),
+        ((2, 3, 8, 7), nn.MaxPool2d(2), torch.channels_last),
+        ((1, 3, 5, 8, 6), nn.MaxPool3d(2), torch.channels_last_3d),
     ):
         tensor = torch.randn(shape, generator=random).to(dtype)
         for at, value in enumerate((torch.nan, torch.inf, -torch.inf)):
