@@ -53,7 +53,7 @@ def main() -> None:
         }
         if given.prefect:
             found["run"] = seconds([part for part in two if part != "--direct"], 1)
-        processes = sorted(peaks(two))
+        processes = sorted(peaks([*two]))
     print(json.dumps({"cores": len(os.sched_getaffinity(0)), "seconds": found, "processes": processes}, indent=2))
 
 
