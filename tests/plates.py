@@ -1,7 +1,9 @@
-"""Plates of real fields, as microscopes leave them: OME-Zarr 0.4 or 0.5, several wells, several fields a well."""
+"""Plates of real fields, as microscopes leave them, and what is done with them: OME-Zarr 0.4 or 0.5, several wells."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +12,31 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-__all__ = ["write_plate"]
+from pipeline import segment
+from pipeline.config import make_config
+from pipeline.run import ImageReport
+from tests.fields import load_fields
+
+__all__ = ["BIN", "check_valid", "parts_of_fields", "run", "write_plate"]
+
+BIN = Path(sys.executable).parent
+
+
+def parts_of_fields(count: int) -> list[NDArray[np.uint8]]:
+    """Give parts of real fields, each another one."""
+    whole = load_fields()[0]
+    return [np.ascontiguousarray(whole[at : at + 150, at : at + 170]) for at in range(0, 40 * count, 40)]
+
+
+def run(model: str, given: Path, into: Path, /, *, fresh: bool = False, **settings: Any) -> list[ImageReport]:  # noqa: ANN401
+    values = {"model": model, "tile": 96, "execution": {"scheduler": "serial"}}
+    return segment(given, into, make_config(values | settings), fresh=fresh)
+
+
+def check_valid(path: Path) -> None:
+    for program in ("ome-zarr-models", "yaozarrs"):
+        done = subprocess.run([BIN / program, "validate", path], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def write_plate(

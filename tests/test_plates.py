@@ -15,19 +15,15 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from pipeline import open_result, segment
-from pipeline.config import make_config
+from pipeline import open_result
 from pipeline.errors import StoreError
 from pipeline.images.discover import discover
 from pipeline.results import PlateResult
-from pipeline.run import ImageReport
 from pipeline.verify import verify
 from tests.faults.run import Run, contents
-from tests.fields import load_fields
-from tests.plates import write_plate
+from tests.plates import BIN, check_valid, parts_of_fields, run, write_plate
 from tests.random_models import save_threshold_model
 
-BIN = Path(sys.executable).parent
 README = Path(__file__).parents[1] / "README.md"
 Version = Literal["0.4", "0.5"]
 
@@ -39,20 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def fields() -> list[NDArray[np.uint8]]:
-    """Parts of real fields, each another one."""
-    whole = load_fields()[0]
-    return [np.ascontiguousarray(whole[at : at + 150, at : at + 170]) for at in range(0, 320, 40)]
-
-
-def run(model: str, given: Path, into: Path, /, *, fresh: bool = False, **settings: Any) -> list[ImageReport]:  # noqa: ANN401
-    values = {"model": model, "tile": 96, "execution": {"scheduler": "serial"}}
-    return segment(given, into, make_config(values | settings), fresh=fresh)
-
-
-def check_valid(path: Path) -> None:
-    for program in ("ome-zarr-models", "yaozarrs"):
-        done = subprocess.run([BIN / program, "validate", path], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+    return parts_of_fields(8)
 
 
 def opened(path: Path) -> PlateResult:

@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 from pipeline import open_result
 from pipeline.results import PlateResult
 from pipeline.verify import verify
-from tests.fields import load_fields
-from tests.plates import write_plate
+from tests.plates import BIN, check_valid, parts_of_fields, run, write_plate
 from tests.random_models import save_threshold_model
-from tests.test_plates import BIN, check_valid, run
 
 WELLS = ("A/01", "C/12")
 STATED = {"pixel_size": [0.5, 0.5], "channel_names": ["DAPI", "GFP"]}
@@ -32,8 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def fields() -> list[NDArray[np.uint8]]:
-    whole = load_fields()[0]
-    return [np.ascontiguousarray(whole[at : at + 150, at : at + 170]) for at in range(0, 160, 40)]
+    return parts_of_fields(4)
 
 
 def write_harmony(folder: Path, fields: list[NDArray[np.uint8]]) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from math import prod
 from pathlib import Path
 from stat import S_ISREG
@@ -76,9 +75,10 @@ class TiffSource:
         self._store: Any = None
         try:
             stat = _stat(path)
-            self._opened = path.open("rb") if isinstance(path, RemotePath) else None
-            with nullcontext(self._opened) if self._opened else path.open("rb") as file:
+            # Little is read ahead, for elsewhere it would be sent again.
+            with path.open("rb", buffering=512) as file:
                 check_first_page(path, file, stat.st_size)
+            self._opened = path.open("rb") if isinstance(path, RemotePath) else None
             # What makers of microscopes have written there, tifffile divides by, whatever it is.
             with np.errstate(all="ignore"):
                 if self._opened is None:

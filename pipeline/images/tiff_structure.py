@@ -38,7 +38,7 @@ def check_first_page(path: AnyPath, file: BinaryIO, size: int) -> None:
     path : Path or RemotePath
         Of the file, for the message.
     file : file object
-        Open for reading; it is left at its beginning.
+        Open for reading, at its beginning.
     size : int
         Of the file, in bytes.
 
@@ -47,14 +47,6 @@ def check_first_page(path: AnyPath, file: BinaryIO, size: int) -> None:
     ImageError
         If it is so. What else may be wrong, others find.
     """
-    file.seek(0)
-    try:
-        _check_first_page(path, file, size)
-    finally:
-        file.seek(0)
-
-
-def _check_first_page(path: AnyPath, file: BinaryIO, size: int) -> None:
     start = file.read(16)
     order = {b"II": "<", b"MM": ">"}.get(start[:2])
     if order is None or len(start) < 16:

@@ -146,11 +146,10 @@ def _reaches(network: nn.Module, context: ModelContext, dims: Dims) -> Iterator[
         yield f"it is said to see {derived} far, and sees {found}"
 
 
-def _interpolates(network: nn.Module, *, odd: bool = False) -> bool:
-    """Tell whether it interpolates: of an odd number of pixels, the one in the middle has a weight by rounding only."""
+def _interpolates(network: nn.Module) -> bool:
+    """Tell whether it interpolates to an odd number of pixels: the one in the middle has a weight by rounding only."""
     return any(
-        isinstance(each, nn.Upsample) and "linear" in each.mode and (not odd or _factor(each) % 2 == 1)
-        for each in network.modules()
+        isinstance(each, nn.Upsample) and "linear" in each.mode and _factor(each) % 2 == 1 for each in network.modules()
     )
 
 
@@ -192,7 +191,7 @@ def _hidden(network: nn.Module, context: ModelContext) -> Iterator[str]:
     if any(one % by for one, by in zip(other.stride, context.stride, strict=True)):
         yield f"unwatched, its stride is {other.stride}"
     # The weight that is there by rounding only makes a difference that is lost.
-    lost = max(context.stride) - 1 if _interpolates(network, odd=True) else 0
+    lost = max(context.stride) - 1 if _interpolates(network) else 0
     if any(less + lost < true for told, far in zip(other.reach, context.reach, strict=True)
            for less, true in zip(told, far, strict=True)):  # fmt: skip
         yield f"unwatched, it is said to see {other.reach} far, and sees {context.reach}"
