@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,69 +20,28 @@ from ome_zarr.io import parse_url
 from ome_zarr.reader import Reader
 from skimage import measure
 
-from pipeline import open_result, segment
-from pipeline.config import make_config
+from pipeline import open_result
 from pipeline.errors import StoreError
 from pipeline.verify import verify
-from tests.fields import load_fields
-
-BIN = Path(sys.executable).parent
+from tests.results import call, run, run_movie, two_fields, write_movie
 
 PLACE = {"scale": [2.0, 0.5, 0.25], "translation": [7.0, -100.25, 3000.0]}
 """Of the image that lies somewhere: T, Y and X."""
 
 
-def call(program: str, *arguments: str | Path, code: int = 0) -> str:
-    """Run a command of this environment; fails if it ends with another code."""
-    command: list[str | Path] = [BIN / program, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
-
-
-def settings(**changes: Any) -> Any:  # noqa: ANN401 (as YAML gives them)
-    values = {"tile": 128, "instances": {"method": "components"}, "execution": {"scheduler": "serial"}}
-    return make_config(values | changes)
-
-
-def run(image: Path, into: Path, /, *, fresh: bool = False, **changes: Any) -> Path:  # noqa: ANN401
-    """Segment in this process; give the result."""
-    (report,) = segment(image, into, settings(**changes), fresh=fresh)
-    assert report.status == "done", report.reason
-    assert report.result is not None
-    return Path(report.result)
-
-
 @pytest.fixture(scope="module")
 def fields() -> list[NDArray[np.uint8]]:
-    """Two of them; without the data set there is one, which is turned."""
-    found = load_fields()
-    return [*found, np.ascontiguousarray(found[0][::-1, ::-1])][:2]
+    return two_fields()
 
 
 @pytest.fixture(scope="module")
-def movie(tmp_path_factory: pytest.TempPathFactory, fields: list[NDArray[np.uint8]]) -> Path:
-    """Two time points of two channels; the second channel holds the nuclei."""
-    frames = np.stack([field[:210, :290] for field in fields]).astype(np.uint16) * 16
-    path = tmp_path_factory.mktemp("movie") / "movie.ome.tif"
-    tifffile.imwrite(
-        path, np.stack([frames[:, ::-1] // 2, frames], axis=1), ome=True, tile=(64, 64), compression="zlib",
-        metadata={"axes": "TCYX", "PhysicalSizeX": 0.65, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 325,
-                  "PhysicalSizeYUnit": "nm", "TimeIncrement": 2.5, "TimeIncrementUnit": "min",
-                  "Channel": {"Name": ["membrane", "DNA"]}},
-    )  # fmt: skip
-    return path
+def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_movie(tmp_path_factory.mktemp("movie"))
 
 
 @pytest.fixture(scope="module")
 def movie_result(movie: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """By the command line."""
-    output = tmp_path_factory.mktemp("results")
-    call(
-        "seamfree", "run", movie, "-o", output, "--direct", "--scheduler", "serial", "--tile", "128",
-        "--channel", "DNA", "--instances", "components",
-    )  # fmt: skip
-    return output / "movie.ome.zarr"
+    return run_movie(movie, tmp_path_factory.mktemp("results"))
 
 
 def write_ome_zarr(
@@ -122,24 +78,14 @@ def placed_result(placed: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="module")
 def bare_result(movie: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """By the command line, without the image."""
-    output = tmp_path_factory.mktemp("results")
-    call(
-        "seamfree", "run", movie, "-o", output, "--direct", "--scheduler", "serial", "--tile", "128",
-        "--channel", "DNA", "--instances", "components", "--no-image",
-    )  # fmt: skip
-    return output / "movie.ome.zarr"
+    """Without the image."""
+    return run_movie(movie, tmp_path_factory.mktemp("results"), "--no-image")
 
 
 @pytest.fixture(scope="module")
 def older_result(movie: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """By the command line, as OME-Zarr 0.4."""
-    output = tmp_path_factory.mktemp("results")
-    call(
-        "seamfree", "run", movie, "-o", output, "--direct", "--scheduler", "serial", "--tile", "128",
-        "--channel", "DNA", "--instances", "components", "--ome-zarr", "0.4",
-    )  # fmt: skip
-    return output / "movie.ome.zarr"
+    """As OME-Zarr 0.4."""
+    return run_movie(movie, tmp_path_factory.mktemp("results"), "--ome-zarr", "0.4")
 
 
 @pytest.fixture(params=["movie_result", "placed_result", "bare_result", "older_result"])
@@ -333,76 +279,6 @@ def test_verify_accepts_a_whole_result(result: Path) -> None:
     arrays = 6 if (result / "0").exists() else 4
     assert sum("checksum of" in line for line in printed) == arrays + 1
     assert sum("metadata of" in line for line in printed) == 4
-
-
-def flip(path: Path, at: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[at % len(content)] ^= 1
-    path.write_bytes(bytes(content))
-
-
-@pytest.mark.parametrize("array", ["0", "1", "labels/semantic/0", "labels/instances/1", "tables/instances"])
-def test_verify_refuses_a_result_of_which_one_byte_of_one_chunk_was_flipped(
-    movie_result: Path, tmp_path: Path, array: str
-) -> None:
-    copy = Path(shutil.copytree(movie_result, tmp_path / "copy"))
-    chunks = sorted(path for path in (copy / array).rglob("*") if path.is_file() and path.name != "zarr.json")
-    flip(chunks[-1], 1234)
-    failed = [check for check in verify(copy, audit=False) if not check.passed]
-    assert [check.what for check in failed] == [f"checksum of {array}"]
-    if array == "0":
-        printed = call("seamfree", "verify", copy, code=1)
-        assert "FAILED checksum of 0: changed since it was written" in printed.splitlines()
-
-
-def test_any_flipped_byte_of_an_array_is_noticed(movie_result: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(movie_result, tmp_path / "copy"))
-    random = np.random.default_rng(0)
-    arrays = open_result(copy).provenance["checksums"]
-    files = [path for array in arrays for path in sorted((copy / array).rglob("*")) if path.is_file()]
-    for number in range(12):
-        path, at = files[random.integers(len(files))], int(random.integers(10**9))
-        flip(path, at)
-        assert not all(check.passed for check in verify(copy, audit=False)), (number, path, at)
-        flip(path, at)
-    assert all(check.passed for check in verify(copy, audit=False))
-
-
-@pytest.mark.parametrize(
-    "part", ["zarr.json", "labels/zarr.json", "labels/instances/zarr.json", "labels/instances/0", "1", "labels"]
-)
-def test_verify_refuses_a_result_of_which_a_part_is_missing(movie_result: Path, tmp_path: Path, part: str) -> None:
-    copy = Path(shutil.copytree(movie_result, tmp_path / "copy"))
-    if (copy / part).is_dir():
-        shutil.rmtree(copy / part)
-    else:
-        (copy / part).unlink()
-    failed = [check for check in verify(copy, audit=False) if not check.passed]
-    assert failed
-    assert all("\n" not in check.detail for check in failed)
-
-
-def test_verify_looks_at_the_metadata_of_a_result_without_image(bare_result: Path, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(bare_result, tmp_path / "copy"))
-    (copy / "zarr.json").write_text((copy / "zarr.json").read_text().replace('"scale"', '"skale"'))
-    assert [check.what for check in verify(copy, audit=False) if not check.passed] == ["metadata of the image"]
-
-
-@pytest.mark.parametrize("file", ["seamfree.json", "zarr.json", "labels/zarr.json", "labels/semantic/zarr.json"])
-def test_damaged_descriptions_never_end_in_a_traceback(movie_result: Path, tmp_path: Path, file: str) -> None:
-    copy = Path(shutil.copytree(movie_result, tmp_path / "copy"))
-    whole = (copy / file).read_bytes()
-    random = np.random.default_rng(1)
-    damaged = [whole[: len(whole) // 2], b"", b"{}", b"[]", b'{"plan": 3}', b"\xff\xfe"]
-    damaged += [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in random.integers(len(whole), size=15)]
-    noticed = 0
-    for content in damaged:
-        (copy / file).write_bytes(content)
-        try:
-            noticed += not all(check.passed for check in verify(copy, audit=False))
-        except StoreError:
-            noticed += 1
-    assert noticed >= 6
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (1, 37), (131, 127), (257, 263)])
