@@ -39,11 +39,6 @@ __all__ = ["scan"]
 
 _DIED = "its process has ended without a word"
 
-_TO_HOLD = timedelta(seconds=30)
-"""A run that has said for so long that it runs, and that no process holds, has died: it holds its name from its first
-moment on. Should it only have been slow, as one may be to begin, the result's own lock lets one run at a time work on
-it, and the second finds it finished."""
-
 _KEPT_SCANS = 200
 """So many scans are kept on record: a day of them would hide what people look for."""
 
@@ -60,7 +55,9 @@ class PrefectRuns:
     output : Path
         Folder of the results.
     begin : timedelta
-        A run that has been given to a process for so long, and that no process holds, has died.
+        A run that has been given to a process, or says that it runs, for so long, and that no process holds, has died:
+        it holds its name from its first moment on. Should it only have been slow, the result's own lock lets one run at
+        a time work on it, and the second finds it finished.
     """
 
     def __init__(self, client: SyncPrefectClient, deployment: str, output: Path, begin: timedelta) -> None:
@@ -108,7 +105,7 @@ class PrefectRuns:
         if not clear_left(held) and (watching is None or state.timestamp > watching):
             # It may not have come so far.
             age = datetime.now(UTC) - state.timestamp
-            if age < (self._begin if state.type == StateType.PENDING else _TO_HOLD):
+            if age < self._begin:
                 return RunState("alive")
         # Or else its process has died, or the watcher that was to start it.
         self._client.set_flow_run_state(found.id, Crashed(message=_DIED), force=True)

@@ -36,7 +36,8 @@ class WatchRules(Settings):
         "zeros, as the formats have it, for writers that leave out what is empty.",
     )
     begin: Seconds = Field(
-        default=60.0,
+        # A server of Prefect's on SQLite may wait for its database for 60 s, and more than once.
+        default=180.0,
         description="Seconds that a run may take to begin once its process, or its container, is asked for; one that "
         "takes longer counts as dead.",
     )

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,9 +25,14 @@ from prefect import Flow
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import State, StateType
 
+from flows.acquisitions import PrefectRuns
 from flows.records import drop_old_runs
 from pipeline import open_result
+from pipeline.acquisitions.place import run_hold
+from pipeline.acquisitions.rules import WatchRules
+from pipeline.acquisitions.scanning import RunState
 from pipeline.results import PlateResult
+from pipeline.stores.hold import hold
 from tests.fields import load_fields
 
 pytestmark = pytest.mark.slow
@@ -293,6 +299,20 @@ def test_the_latest_runs_stay_on_record(server: dict[str, str]) -> None:
         assert {held.id for held in client.read_flow_runs()} >= {elsewhere, working, working_still, *runs[3:]}
         assert {held.id for held in client.read_flow_runs()}.isdisjoint(runs[:3])
         assert drop_old_runs(client, 3, flow="kept") == 0
+
+
+@pytest.mark.parametrize("said", [StateType.PENDING, StateType.RUNNING])
+def test_a_run_that_is_slow_to_begin_is_not_dead(server: dict[str, str], tmp_path: Path, said: StateType) -> None:
+    with SyncPrefectClient(server["PREFECT_API_URL"]) as client:
+        run = client.create_flow_run(Flow(lambda: None, name="slow"), state=State(type=said))
+        # Prefect's server may have waited for its database for a minute, and for another.
+        allowed = timedelta(seconds=WatchRules().begin)
+        assert allowed > timedelta(seconds=120)
+        assert PrefectRuns(client, "", tmp_path, allowed).look(str(run.id)) == RunState("alive")
+        with hold(run_hold(tmp_path, str(run.id))):
+            assert PrefectRuns(client, "", tmp_path, timedelta()).look(str(run.id)) == RunState("alive")
+        assert PrefectRuns(client, "", tmp_path, timedelta()).look(str(run.id)).kind == "dead"
+        assert client.read_flow_run(run.id).state_type == StateType.CRASHED
 
 
 def test_the_servers_own_start_needs_nothing(inputs: Path, tmp_path: Path) -> None:
