@@ -122,6 +122,9 @@ def open_cluster(spec: ClusterSpec) -> Iterator[str]:
         "distributed.comm.timeouts.connect": "5s",
         # Each entry keeps a plan alive: a thousand of them cost the scheduler 35 MiB.
         "distributed.admin.low-level-log-length": 50,
+        # What is remembered of clients that have gone, and of what they did: a watcher has 30 for each image.
+        "distributed.scheduler.events-cleanup-delay": "30 s",
+        "distributed.admin.log-length": 100,
     }
     if spec.kind != "local":
         encrypted = certificates() if is_encrypted(spec.kind, spec.options) else {}
