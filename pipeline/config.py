@@ -92,7 +92,7 @@ class InstancesConfig(Settings):
         ge=1,
         le=2**30,
         description="Pixels of the largest bounding box in which a watershed parts touching objects; what is larger "
-        "stays one object, and is listed.",
+        "stays one object, whatever the minimum size, and is listed.",
     )
     fill_holes: Flag = Field(
         default=False, description="Whether background that touches a single component, and no edge, is part of it."
@@ -123,7 +123,9 @@ class InstancesConfig(Settings):
 
     @model_validator(mode="after")
     def _has_a_use(self) -> InstancesConfig:
-        """Refuse what has no effect: where there are no objects, or none is parted."""
+        """Refuse what has no effect: where there are no objects, or none is parted, or a class is named twice."""
+        if self.classes is not None and len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes names one twice: {', '.join(self.classes)}")
         if self.method == "none":
             for name in ("classes", "minimum_size", "depth", "largest", "fill_holes", "border"):
                 if getattr(self, name) != type(self).model_fields[name].default:

@@ -334,30 +334,38 @@ def load_detector(name: str) -> Callable[..., Any]:
     Raises
     ------
     ConfigError
-        If there is none, or its module cannot be imported.
+        If there is none, or its module cannot be imported, whatever that raises.
     """
     module, colon, attribute = name.rpartition(":")
-    try:
-        if colon:
-            loaded = _load_file(Path(module)) if module.endswith(".py") else import_module(module)
-            function = getattr(loaded, attribute, None)
-            if function is None:
-                raise ConfigError(f"there is no function {attribute!r} in {module}")
-        else:
-            found = tuple(entry_points(group=GROUP, name=name))
-            if not found:
-                known = ", ".join(sorted({entry.name for entry in entry_points(group=GROUP)})) or "none"
-                raise ConfigError(
-                    f"there is no function {name!r} that finds objects; installed are: {known}; others are named "
-                    "module:function or file.py:function"
-                )
-            function = found[0].load()
-    except (ImportError, AttributeError, OSError, SyntaxError) as error:
-        raise ConfigError(f"the function {name!r} cannot be loaded ({' '.join(str(error).split())})") from error
+    if colon and not (module and attribute):
+        raise ConfigError(f"{name!r} names no function; wanted are module:function, file.py:function or a known name")
+    if colon:
+        loaded = _imported(name, lambda: _load_file(Path(module)) if module.endswith(".py") else import_module(module))
+        function = getattr(loaded, attribute, None)
+        if function is None:
+            raise ConfigError(f"there is no function {attribute!r} in {module}")
+    else:
+        found = tuple(entry_points(group=GROUP, name=name))
+        if not found:
+            known = ", ".join(sorted({entry.name for entry in entry_points(group=GROUP)})) or "none"
+            raise ConfigError(
+                f"there is no function {name!r} that finds objects; installed are: {known}; others are named "
+                "module:function or file.py:function"
+            )
+        function = _imported(name, found[0].load)
     if not callable(function):
         raise ConfigError(f"{name!r} is a {type(function).__name__} and cannot be called; name a function")
     callable_function: Callable[..., Any] = function
     return callable_function
+
+
+def _imported(name: str, load: Callable[[], Any]) -> Any:  # noqa: ANN401 (a module, or what stands in it)
+    """Import what a function's name names: code of the user's, which may do anything meanwhile."""
+    try:
+        return load()
+    except (Exception, SystemExit) as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"the function {name!r} cannot be loaded ({told})") from error
 
 
 def _load_file(path: Path) -> ModuleType:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +31,7 @@ def find_objects(
     function : callable
         Takes the image and gives either a label array (0 is background) of the image's shape without C; or that and a
         sequence of scores for 1, 2, ...; or masks and as many scores. Masks are a bool array, one more axis first, or a
-        list of (start, mask): of each object's box, and where it begins, [Z,] Y, X.
+        list of masks of the image's shape, or of (start, mask): of each object's box, and where it begins, [Z,] Y, X.
     image : ndarray of float32, CYX or CZYX
         The image, or a window of it.
     name : str, optional
@@ -50,28 +52,64 @@ def find_objects(
         If the function gives something else.
     """
     shape = image.shape[1:]
-    answer = function(image, **options)
+    try:
+        answer = function(image, **options)
+    except SystemExit as error:
+        # It would end the process, and with it the images that come after.
+        raise ModelError(f"{name} ended with SystemExit({error.code!r}) where it should give objects") from error
     if not isinstance(answer, tuple):
         return _take_labels(answer, None, shape, name)
     if len(answer) != 2:
         raise ModelError(f"{name} gave a tuple of {len(answer)}; wanted are labels, or masks and scores")
     objects, given = answer
-    scores = np.asarray(given, dtype=np.float64)
+    scores = _take_scores(given, name)
+    if isinstance(objects, np.ndarray) and objects.dtype.kind in "iu" and objects.ndim != len(shape) + 1:
+        return _take_labels(objects, scores, shape, name)
+    if isinstance(objects, np.ndarray) and (objects.dtype != np.bool_ or objects.shape[1:] != shape):
+        raise ModelError(
+            f"{name} gave masks of shape {objects.shape} and type {objects.dtype}; wanted are bool masks of shape "
+            f"(n, {', '.join(map(str, shape))})"
+        )
+    try:
+        placed = [_take_mask(each, shape, name) for each in objects]
+    except TypeError as error:
+        told = "wanted are a bool array, a list of masks, or one of (start, mask)"
+        raise ModelError(f"{name} gave {type(objects).__name__} for masks; {told}") from error
+    if len(placed) != scores.size:
+        raise ModelError(f"{name} gave {len(placed)} masks and {scores.size} scores")
+    return flatten(placed, scores, shape)
+
+
+def _take_scores(given: object, name: str) -> NDArray[np.float64]:
+    """Check scores."""
+    try:
+        scores = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{name} gave scores that are no numbers ({error})") from error
     if scores.ndim != 1 or not np.isfinite(scores).all():
         raise ModelError(f"{name} gave scores of shape {scores.shape}; wanted is one finite number for each object")
-    if isinstance(objects, np.ndarray) and objects.dtype.kind in "iu":
-        return _take_labels(objects, scores, shape, name)
-    if isinstance(objects, np.ndarray):
-        if objects.dtype != np.bool_ or objects.shape[1:] != shape:
-            raise ModelError(
-                f"{name} gave masks of shape {objects.shape} and type {objects.dtype}; wanted are bool masks of shape "
-                f"(n, {', '.join(map(str, shape))})"
-            )
-        origin = (0,) * len(shape)
-        objects = [(origin, mask) for mask in objects]
-    if len(objects) != scores.size:
-        raise ModelError(f"{name} gave {len(objects)} masks and {scores.size} scores")
-    return flatten(objects, scores, shape)
+    return scores
+
+
+def _take_mask(given: Any, shape: tuple[int, ...], name: str) -> Placed:  # noqa: ANN401 (whatever a function gives)
+    """Check a mask: one of the image's shape, or that of a box, and where it begins."""
+    wanted = f"wanted is a bool array of shape {shape}, or (start, mask), where start is {len(shape)} whole numbers"
+    if isinstance(given, np.ndarray):
+        start, mask = (0,) * len(shape), given
+        if mask.shape != shape:
+            raise ModelError(f"{name} gave a mask of shape {mask.shape}; {wanted}")
+    else:
+        try:
+            begins, mask = given
+            start = tuple(index(each) for each in begins)
+            mask = np.asarray(mask)
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"{name} gave {reprlib.repr(given)} for a mask ({error}); {wanted}") from error
+    if mask.dtype != np.bool_:
+        raise ModelError(f"{name} gave a mask of type {mask.dtype}; {wanted}")
+    if len(start) != len(shape) or mask.ndim != len(shape):
+        raise ModelError(f"{name} gave a mask of shape {mask.shape} at {start}; {wanted}")
+    return start, mask
 
 
 def _take_labels(
@@ -117,7 +155,7 @@ def flatten(
     scores : ndarray of float64
         Theirs.
     """
-    cropped = [_crop(start, np.asarray(mask, dtype=np.bool_), shape) for start, mask in masks]
+    cropped = [_crop(start, mask, shape) for start, mask in masks]
     sizes = [int(np.count_nonzero(mask)) for _, mask in cropped]
     firsts = [_first(start, mask) for start, mask in cropped]
     # From the weakest to the best, which is painted over the others.
@@ -136,8 +174,6 @@ def _crop(
     start: Sequence[int], mask: NDArray[np.bool_], shape: tuple[int, ...]
 ) -> tuple[tuple[int, ...], NDArray[np.bool_]]:
     """Leave the part of a mask that lies in the image."""
-    if len(start) != len(shape) or mask.ndim != len(shape):
-        raise ModelError(f"a mask of shape {mask.shape} at {tuple(start)} has no place in an image of {shape}")
     low = [min(max(0, -int(at)), edge) for at, edge in zip(start, mask.shape, strict=True)]
     high = [
         max(first, min(edge, length - int(at)))

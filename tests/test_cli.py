@@ -283,6 +283,7 @@ def test_the_default_configuration_states_the_defaults() -> None:
         ("execution: {patience: yes}", "execution.patience: Input should be a valid number, got True"),
         ("channels: []", "channels: a list of 1 or more is wanted, got []"),
         ("instances: {classes: []}", "instances.classes: a list of 1 or more is wanted, got []"),
+        ("instances: {classes: [a, b, a]}", "instances: classes names one twice: a, b, a"),
         ("rescale: off", "rescale: Input should be 'off' or 'auto', got False; write it in quotes"),
         ("output: {ome_zarr: 0.4}", "output.ome_zarr: Input should be '0.5' or '0.4', got 0.4; write it in quotes"),
         ("output: {in_place: true, probabilities: float16}", "output: in_place adds labels and tables to the image"),

@@ -91,12 +91,40 @@ def test_masks_in_boxes_are_whole_masks(seed: int, count: int) -> None:
         ((np.zeros((2, 6, 8), dtype=bool), [1.0]), "2 masks and 1 scores"),
         ((np.zeros((1, 6, 8)), [1.0]), "wanted are bool masks of shape"),
         ((np.zeros((1, 6, 8), dtype=bool), [np.nan]), "one finite number for each object"),
-        (([((0,), np.ones((2, 2), dtype=bool))], [1.0]), r"a mask of shape \(2, 2\) at \(0,\) has no place"),
+        (([((0,), np.ones((2, 2), dtype=bool))], [1.0]), r"a mask of shape \(2, 2\) at \(0,\); wanted is a bool array"),
+        (([(0, 0, np.ones((2, 2), dtype=bool))], [1.0]), r"for a mask \(too many values to unpack .*\(start, mask\)"),
+        (([((0.5, 0), np.ones((2, 2), dtype=bool))], [1.0]), r"for a mask \('float' object .*start is 2 whole numbers"),
+        (([((np.nan, 0), np.ones((2, 2), dtype=bool))], [1.0]), "start is 2 whole numbers"),
+        (([np.ones((2, 2), dtype=bool)], [1.0]), r"a mask of shape \(2, 2\); wanted is a bool array of shape \(6, 8\)"),
+        (([np.ones((6, 8), dtype=np.uint8)], [1.0]), "a mask of type uint8; wanted is a bool array"),
+        ((np.ones((1, 6, 8), dtype=np.uint8), [1.0]), "type uint8; wanted are bool masks of shape"),
+        ((None, [1.0]), "gave NoneType for masks"),
+        ((np.ones((6, 8), dtype=int), ["a"]), "gave scores that are no numbers"),
     ],
 )
 def test_anything_else_is_refused(answer: object, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         given_back(answer)
+
+
+def test_a_list_of_masks_is_as_good_as_an_array() -> None:
+    masks = np.zeros((2, 6, 8), dtype=bool)
+    masks[0, :3], masks[1, 4:] = True, True
+    for ours, theirs in zip(given_back((list(masks), [1.0, 2.0])), given_back((masks, [1.0, 2.0])), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_function_that_ends_the_process_fails_its_image_alone() -> None:
+    with pytest.raises(ModelError, match=r"finder ended with SystemExit\(3\)"):
+        find_objects(lambda _: sys.exit(3), np.zeros((1, 6, 8), dtype=np.float32), "finder")
+
+
+@pytest.mark.parametrize("raised", ["1 / 0", "raise SystemExit('bye')", "import nothing_of_this_name", "class ="])
+def test_a_module_that_cannot_be_imported_is_named(tmp_path: Path, raised: str) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text(f"{raised}\n")
+    with pytest.raises(ConfigError, match=f"the function '{file}:find' cannot be loaded"):
+        check_detector(configured(f"{file}:find"))
 
 
 def test_a_function_is_named_by_module_file_or_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +166,9 @@ def configured(function: str | None, method: str = "overlap", diameter: int | No
         (configured("no.such.module:find"), "cannot be loaded"),
         (configured("tests.detectors:nothing"), "there is no function .nothing. in tests.detectors"),
         (configured("missing.py:find"), "cannot be loaded"),
+        (configured(":find"), "':find' names no function"),
+        (configured("tests.detectors:"), "names no function"),
+        (configured(".detectors:blobs"), "cannot be loaded"),
         (configured("tests.detectors:__all__"), "cannot be called"),
         (configured(None), "needs instances.function"),
         (configured("tests.detectors:blobs", diameter=None), "needs instances.diameter"),

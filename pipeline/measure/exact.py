@@ -16,6 +16,9 @@ PART = np.dtype([("label", "u4"), ("channel", "u2"), ("power", "u1"), ("value", 
 _LARGEST = 1e145
 """Values beyond it, whose squares come close to what a number can hold, count as not finite."""
 
+_LARGEST_SUMMED = _LARGEST**2
+"""A sum of as many such squares as there are pixels in an image is still a number."""
+
 _SPLITTER = float(2**27 + 1)
 
 
@@ -31,13 +34,13 @@ def exact_parts(values: NDArray[np.float64]) -> list[float]:
     -------
     list of float
         Mostly two or three; the first is the sum, rounded once. A single NaN where a value is not finite, or is
-        larger than 1e145.
+        larger than 1e290.
 
     Notes
     -----
     `math.fsum` rounds the exact sum once. What it has left out is found by summing again, less what there is.
     """
-    if not np.all(np.abs(values) <= _LARGEST):
+    if not np.all(np.abs(values) <= _LARGEST_SUMMED):
         return [nan]
     waiting = values.tolist()
     parts = [fsum(waiting)]

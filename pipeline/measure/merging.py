@@ -35,7 +35,7 @@ class Objects:
     second : ndarray of float64, shape (n, pairs)
         Covariances of coordinates, in the order of `Subject.pairs`.
     classes : ndarray of int64, shape (n,)
-        Number of the object's class: that of most of its pixels, the lowest of several.
+        Number of the object's class: that of most of its pixels, the first of several in the order of the settings.
     low, high : ndarray, shape (n, channels)
         Lowest and highest intensity.
     mean, std : ndarray of float64, shape (n, channels)

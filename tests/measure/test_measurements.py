@@ -228,6 +228,13 @@ def test_values_that_are_not_finite_have_no_mean() -> None:
     assert found.mean[1, 0] == 1 / 3
 
 
+def test_values_whose_squares_are_very_large_have_a_mean() -> None:
+    labels = np.array([[[[1, 1, 1, 1]]]])
+    image = np.array([1e140, 3e140, 1e140, 3e140], dtype=np.float64).reshape(1, 1, 1, 1, 4)
+    found = objects_of(labels, image, subject_of(labels, image, 2), (1, 1, 1, 2))
+    np.testing.assert_allclose([found.mean[0, 0], found.std[0, 0]], [2e140, 1e140], rtol=1e-15)
+
+
 def test_no_objects_give_all_columns() -> None:
     labels = np.zeros((1, 1, 5, 6), dtype=np.int64)
     image = np.zeros((1, 2, 1, 5, 6), dtype=np.float32)
