@@ -41,6 +41,9 @@ def note(name: str, text: str = "") -> int:
 
 def reach(point: str) -> None:
     """Count that a point is reached, and kill if it is the one."""
+    if os.getpid() == DRIVER and point == "note written":
+        # One of a table's is.
+        point = "driver's note written"
     if note(f"point-{point}") != int(TIME or 0) or point != POINT:
         return
     try:
