@@ -51,7 +51,7 @@ def worker_variables() -> dict[str, int | str]:
 
 
 _TRACKER_ENVIRONMENT: dict[str, int | str] = {"PYTHONWARNINGS": "ignore:resource_tracker:UserWarning"}
-"""The process that removes the semaphores of killed ones shall do so without a word."""
+"""The process that removes the semaphores of killed ones shall do so without a word, and be started again without one."""
 
 
 @contextmanager
@@ -88,5 +88,5 @@ def prepare_workers(preload: tuple[str, ...]) -> None:
             resource_tracker.ensure_running()
             # It unblocks what the caller may have blocked.
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        with _environment(WORKER_ENVIRONMENT):
+        with _environment(WORKER_ENVIRONMENT | _TRACKER_ENVIRONMENT):
             forkserver.ensure_running()
