@@ -51,7 +51,7 @@ def worker_variables() -> dict[str, int | str]:
 
 
 _TRACKER_ENVIRONMENT: dict[str, int | str] = {"PYTHONWARNINGS": "ignore:resource_tracker:UserWarning"}
-"""The process that removes the semaphores of killed ones shall do so without a word, and be started again without one."""
+"""The process that removes the semaphores of killed ones shall do so, and be started again, without a word."""
 
 
 @contextmanager
