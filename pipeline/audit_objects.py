@@ -133,8 +133,9 @@ def wrongly_left_out(
         return np.zeros(mask.shape, dtype=np.bool_)
     components = label_core(mask, box, plan.label_shape, plan.spatial_ndim)
     sizes = np.bincount(components.labels[seeds], minlength=components.summary.count + 1)
-    large: NDArray[np.bool_] = (sizes >= max(plan.minimum_size, 1))[components.labels]
-    return without & large
+    large = sizes >= max(plan.minimum_size, 1)
+    found: NDArray[np.bool_] = without & large[components.labels]
+    return found
 
 
 def _box_around(plan: RunPlan, point: Sequence[int], edge: int) -> Box:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import zarr
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline import segment
+from pipeline import object_jobs, segment
 from pipeline.config import make_config
+from pipeline.labels.holes import HoleTable, find_holes
 from pipeline.stores.publish import checksum, read_provenance
 from pipeline.verify import Check, verify
 from tests.labels.test_holes import whole as whole_holes
@@ -79,7 +81,7 @@ def with_a_hole_open(labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
     return changed
 
 
-DAMAGE = {
+DAMAGE: dict[str, Callable[[NDArray[np.uint32]], NDArray[np.uint32]]] = {
     "nothing left": np.zeros_like,
     "the largest erased": without_the_largest,
     "all cut at seams": cut_at_seams,
@@ -127,3 +129,18 @@ def test_contact_that_an_object_encloses_is_no_fault(tmp_path: Path, method: str
         assert (instances[semantic == 1] > 0).any()
     found = seams(folder)
     assert (found.passed, found.made) == (True, True), found
+
+
+@pytest.mark.parametrize("method", ["components", "watershed"])
+def test_holes_that_a_run_does_not_find_are_caught_before_the_result_has_its_name(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def find_none(*given: Any) -> HoleTable:  # noqa: ANN401 (as for `find_holes`)
+        table = find_holes(*given)
+        return HoleTable(np.zeros_like(table.is_hole), table.offsets)
+
+    monkeypatch.setattr(object_jobs, "find_holes", find_none)
+    wishes = {"model": str(made / "model"), "tile": EDGE, "instances": {"method": method, "fill_holes": True}}
+    (report,) = segment(made / "a.tif", tmp_path, make_config({**wishes, "execution": {"scheduler": "serial"}}))
+    assert report.status == "failed"
+    assert "an object that differs at " in (report.reason or "")
