@@ -65,7 +65,8 @@ def audit_result(plan: RunPlan, run: Mapper, *, finished: bool, seed: int = 0, a
         What JSON can hold: ``passed``, ``windows``, ``seams`` (None without objects), and ``faults``. Where a
         network is not local and the user insists, ``windows`` is None, and ``passed`` is None unless a fault is found:
         objects are counted at seams only. It is None, too, where objects end at seams oftener than by chance, and not
-        one of those ends could be looked at. Of functions, see `pipeline.overlap_audit.audit_function`.
+        one of those ends could be looked at; and where objects were parted and not one was compared, for all that the
+        windows hold reach beyond what was looked at. Of functions, see `pipeline.overlap_audit.audit_function`.
     """
     if plan.instances == "overlap":
         report = audit_function(plan, run, finished=finished, ask=ask or not finished, seed=seed)
@@ -87,6 +88,8 @@ def _audit_network(plan: RunPlan, run: Mapper, *, finished: bool, seed: int) -> 
         windows = _sum_up_windows(plan, records, footprint) | {"seed": seed}
         faults = list_faults(records)
         total = windows["differing"] + windows["odd_scores"] + windows["odd_objects"]
+        # Of components, what reaches beyond is compared, too: each is one object, or none.
+        undecided = plan.instances == "watershed" and not windows["objects"] and windows["open"] > 0
     seams = None
     if plan.instances != "none":
         counted = run("audit faces", partial(count_faces, finished=finished), face_jobs(plan))
@@ -99,7 +102,7 @@ def _audit_network(plan: RunPlan, run: Mapper, *, finished: bool, seed: int) -> 
             looked = run("audit spots", check, len(spots))
             found = _sum_up_windows(plan, looked, footprint)
             seams["spots"] = found | {"undecided": sum(not record["decided"] for record in looked)}
-            undecided = seams["spots"]["undecided"] == len(looked)
+            undecided = seams["spots"]["undecided"] == len(looked) or (undecided and not found["objects"])
             faults += list_faults(looked)
             total += found["differing"] + found["odd_scores"] + found["odd_objects"]
     return {
@@ -130,8 +133,8 @@ def _sum_up_windows(plan: RunPlan, records: list[dict[str, Any]], footprint: Foo
     """Add up what was found in windows."""
     core = choose_core(plan.label_shape[4 - plan.spatial_ndim :], footprint)
     deviations = [record["deviation"] for record in records if record["deviation"] is not None]
-    sums = {name: sum(record[name] for record in records)
-            for name in ("pixels", "differing", "ties", "scores", "odd_scores", "objects", "odd_objects")}  # fmt: skip
+    counted = ("pixels", "differing", "ties", "scores", "odd_scores", "objects", "odd_objects", "open")
+    sums = {name: sum(record[name] for record in records) for name in counted}
     return {
         "number": len(records),
         "core": list(core),
@@ -173,6 +176,8 @@ def describe_report(report: Report) -> str:
     if seams is None:
         return text
     text += f"; {windows['objects']:,} objects compared"
+    if not windows["objects"] and windows.get("open"):
+        text += ", for none lies wholly in what was looked at"
     if seams["suspicious"]:
         decided = seams["spots"]["number"] - seams["spots"]["undecided"]
         text += f"; objects end at seams oftener than by chance ({seams['chance']:.1e}), and "

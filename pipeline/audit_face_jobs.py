@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.audit_jobs import LISTED, audit_bench
+from pipeline.audit_jobs import audit_bench
+from pipeline.audit_objects import LISTED, masks_of, what_is_alike, wrongly_left_out
 from pipeline.geometry import Box
-from pipeline.labels.components import AXES, linked_axes, of_classes
-from pipeline.labels.seams import FaceCounts, count_face, longest_ends, profile_face
+from pipeline.labels.components import AXES, linked_axes
+from pipeline.labels.seams import FaceCounts, count_face, longest_ends, odd_neighbours, profile_face
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,7 +128,7 @@ def _add_breaks(
     before: NDArray[np.uint32],
     after: NDArray[np.uint32],
 ) -> None:
-    """Find what cannot be on a face: two pixels of one component that are not alike, and objects outside of them."""
+    """Find what cannot be on a face: pixels of one component that are not alike, or of none, and objects elsewhere."""
     plan = bench.plan
     if plan.instances not in ("components", "watershed"):
         return
@@ -135,21 +136,13 @@ def _add_breaks(
         tuple(face - 1 if at == axis else low for at, low in enumerate(owned.start)),
         tuple(face + 1 if at == axis else high for at, high in enumerate(owned.stop)),
     )
-    parted = plan.instances == "watershed"
-    mask = of_classes(
-        bench.array("labels/semantic/0").read(both),
-        (*plan.object_classes, *(plan.contact_classes if parted else ())),
-    )
-    within = mask.all(axis=axis, keepdims=True)
-    wrong = np.zeros(within.shape, dtype=np.bool_)
-    if not parted:
-        wrong |= within & (before != after)
-    elif plan.border == "keep" and not plan.fill_holes:
-        # All pixels of a component are in objects, or none is.
-        wrong |= within & ((before > 0) != (after > 0))
+    labels = np.concatenate([before, after], axis=axis)
+    mask, seeds = masks_of(plan, bench.array("labels/semantic/0").read(both))
+    wrong = odd_neighbours(mask, what_is_alike(plan, labels), axis)
+    odd = wrongly_left_out(plan, mask, seeds, labels, both)
     if not plan.fill_holes:
-        wrong |= ((np.concatenate([before, after], axis=axis) > 0) & ~mask).any(axis=axis, keepdims=True)
-    broken = np.argwhere(wrong)
+        odd |= (labels > 0) & ~mask
+    broken = np.argwhere(wrong | odd.any(axis=axis, keepdims=True))
     record["breaks"] += len(broken)
     room = LISTED - len(record["faults"])
     record["faults"] += [

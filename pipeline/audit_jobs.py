@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.audit_objects import LISTED, compare_objects
 from pipeline.audit_windows import choose_core, draw_points, place_around, sample_boxes, samples_note
 from pipeline.bench import OPENING, Bench, Unseen, bench_for, opened_once
 from pipeline.geometry import Box, Margin, window_around
 from pipeline.images.background import fill_background, find_background
 from pipeline.images.intensity import Scaling
 from pipeline.jobs import read_raw, scale_raw
-from pipeline.labels.components import edge_ids, of_classes
-from pipeline.labels.parting import part_core
-from pipeline.labels.seams import complete_components, odd_pixels
 from pipeline.notes import load_arrays
 from pipeline.remote.paths import AnyPath, to_path
 from pipeline.stores.publish import PROVENANCE, read_provenance
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from pipeline.planning import RunPlan
 
 __all__ = [
-    "LISTED",
     "audit_bench",
     "beyond_rounding",
     "check_spot",
@@ -56,12 +53,6 @@ CUDA_FACTOR = 20
 ROUNDING_FACTOR, MOST_ROUNDING = 4, 1e-3
 """Where scores differ by more, so many times what two honest windows differ by there is allowed, up to a limit."""
 
-OBJECT_EDGES = {2: 512, 3: 96}
-"""Edge of the region around a point in which objects are found again, by number of spatial axes."""
-
-LISTED = 4
-"""Places that one job names, of each kind."""
-
 
 class _FinishedBench(Bench):
     """Open handles for a result that has its name: read only, nothing of the notes between stages is left."""
@@ -74,19 +65,6 @@ class _FinishedBench(Bench):
     @property
     def folder(self) -> AnyPath:
         return to_path(self.plan.output)
-
-    @property
-    def holes_are_guessed(self) -> bool:
-        return self.plan.fill_holes
-
-    def classes_in(self, box: Box) -> NDArray[np.uint8]:
-        plan = self.plan
-        classes = self.array("labels/semantic/0").read(box)
-        if not plan.fill_holes:
-            return classes
-        # Whether the background around a box is a hole can not be seen from inside; what is in objects was filled.
-        filled = (self.array("labels/instances/0").read(box) > 0) & ~of_classes(classes, plan.contact_classes)
-        return np.where(filled, np.uint8(plan.object_classes[0]), classes)
 
 
 @lru_cache(maxsize=1)
@@ -128,7 +106,7 @@ def recompute_window(plan: RunPlan, index: int, *, footprint: Footprint, finishe
     place = varieties.index(max(varieties))
     samples = [] if finished else _kept_samples(plan, f"{index}-{place}", points[place])
     found = _compare_scores(bench, cores[place], footprint, samples)
-    return found | _compare_objects(bench, points[place], grow=False)
+    return found | compare_objects(bench, points[place], grow=False)
 
 
 def check_spot(plan: RunPlan, index: int, *, footprint: Footprint, finished: bool, spots: list[list[int]]) -> Record:
@@ -145,7 +123,7 @@ def check_spot(plan: RunPlan, index: int, *, footprint: Footprint, finished: boo
     """
     bench = audit_bench(plan, finished=finished)
     core = _core_around(plan, spots[index], footprint)
-    return _compare_scores(bench, core, footprint, []) | _compare_objects(bench, spots[index], grow=True)
+    return _compare_scores(bench, core, footprint, []) | compare_objects(bench, spots[index], grow=True)
 
 
 def _core_around(plan: RunPlan, point: Sequence[int], footprint: Footprint) -> Box:
@@ -255,35 +233,6 @@ def _kept_samples(plan: RunPlan, name: str, point: Sequence[int]) -> Samples:
     return [(box, load_arrays(samples_note(plan, index))[name]) for index, box in sample_boxes(plan, point).items()]
 
 
-def _compare_objects(bench: Bench, point: Sequence[int], *, grow: bool) -> Record:
-    """Make the objects around a pixel anew, and compare those that are wholly there.
-
-    With `grow` the region is made larger until all of the pixel's component is in it, up to what is parted at all.
-    """
-    plan = bench.plan
-    record: Record = {"objects": 0, "odd_objects": 0, "decided": False, "object_faults": []}
-    if plan.instances == "none" or (bench.holes_are_guessed and (plan.instances, plan.border) == ("watershed", "drop")):
-        # Nobody knows any longer which holes those objects had that were left out, and that others were parted from.
-        return record
-    edge = OBJECT_EDGES[plan.spatial_ndim]
-    while True:
-        region = _region(plan, point, edge)
-        complete, opened, labels = _objects(bench, region)
-        record["decided"] = not opened[tuple(at - start for at, start in zip(point, region.start, strict=True))]
-        if record["decided"] or not grow or (2 * edge) ** plan.spatial_ndim > plan.parting.largest:
-            break
-        edge *= 2
-    if bench.holes_are_guessed:
-        # Where a component has no object, nobody knows any longer whether it had holes.
-        known = np.unique(complete[labels > 0])
-        complete = np.where(np.isin(complete, known), complete, np.uint32(0))
-    odd = odd_pixels(complete, opened, labels, open_are_whole=plan.instances == "components")
-    record["objects"] = int(np.count_nonzero(np.unique(complete)))
-    record["odd_objects"] = len(odd)
-    record["object_faults"] = [{"what": "object", "at": at} for at in (odd[:LISTED] + np.array(region.start)).tolist()]
-    return record
-
-
 def _variety(classes: NDArray[np.uint8]) -> int:
     """Count the pixels whose class is not that of the one before."""
     return int(np.count_nonzero(np.diff(classes)))
@@ -293,30 +242,3 @@ def _fault(what: str, owned: Box, at: NDArray[np.intp], free: int) -> Record:
     """Name a fault by the pixel of the image, given its position along the spatial axes of a box."""
     inside = [0] * free + at.tolist()
     return {"what": what, "at": [start + offset for start, offset in zip(owned.start, inside, strict=True)]}
-
-
-def _region(plan: RunPlan, point: Sequence[int], edge: int) -> Box:
-    edges = (1,) * (4 - plan.spatial_ndim) + (edge,) * plan.spatial_ndim
-    return place_around(point, edges, plan.label_shape).clip(plan.label_shape)
-
-
-def _objects(bench: Bench, region: Box) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint32]]:
-    """Make the objects of a region anew, those that it holds wholly and the rest, and read those of the result."""
-    plan = bench.plan
-    labels = bench.array("labels/instances/0").read(region)
-    classes = bench.classes_in(region)
-    seeds = of_classes(classes, plan.object_classes)
-    if plan.instances == "components":
-        complete, opened = complete_components(seeds, region, plan.label_shape, plan.spatial_ndim, plan.minimum_size)
-        return _without_border(plan, complete, region), opened, labels
-    mask = seeds | of_classes(classes, plan.contact_classes)
-    parts = part_core(mask, seeds, region, plan.label_shape, plan.spatial_ndim, plan.parting)
-    return _without_border(plan, parts.objects, region), parts.open, labels
-
-
-def _without_border(plan: RunPlan, objects: NDArray[np.uint32], region: Box) -> NDArray[np.uint32]:
-    """Leave out the objects at the border of the image, where the plan does."""
-    if plan.border == "keep":
-        return objects
-    at_edge = edge_ids(objects, region, plan.label_shape, plan.spatial_ndim)
-    return np.where(np.isin(objects, at_edge), np.uint32(0), objects)

@@ -177,11 +177,6 @@ class Bench:
             return load_labels(self.plan.work / "filled" / f"{index}.blosc", owned.shape, np.uint8)
         return self.array("labels/semantic/0").read(owned)
 
-    @property
-    def holes_are_guessed(self) -> bool:
-        """Whether nothing is left that says which holes were filled."""
-        return False
-
     def classes_in(self, box: Box) -> NDArray[np.uint8]:
         """Give `classes` of a box. The last few cores are kept: boxes that follow lie close together."""
         tiles = self.plan.tiles

@@ -42,12 +42,13 @@ def save_random_model(folder: Path, config: UNetConfig, seed: int = 0, contact: 
     return save_network(folder, config, random_network(config, seed), contact)
 
 
-def save_threshold_model(folder: Path, dims: int) -> str:
+def save_threshold_model(folder: Path, dims: int, *, contact: bool = False) -> str:
     """Save a network whose objects are the brighter half of the intensities, so that any shapes can be had.
 
-    Of each convolution only the centre's weight counts, and what comes from below is left out.
+    With `contact` only the brightest quarter are objects; the half between them and background parts them. Of each
+    convolution only the centre's weight counts, and what comes from below is left out.
     """
-    config = UNetConfig.model_validate({"dims": dims, "depth": 1, "base_channels": 1})
+    config = UNetConfig.model_validate({"dims": dims, "depth": 1, "base_channels": 1, "classes": 3 if contact else 2})
     network = UNet(config)
     with torch.no_grad():
         for weight in network.parameters():
@@ -58,10 +59,11 @@ def save_threshold_model(folder: Path, dims: int) -> str:
             for layer in block:
                 if isinstance(layer, nn.Conv2d | nn.Conv3d):
                     layer.weight[(0, 0, *centre)] = 1
-        network.head.weight[1, 0] = 1
         assert network.head.bias is not None
-        network.head.bias[1] = -0.5
-    return save_network(folder, config, network.eval())
+        for number, (slope, bias) in enumerate([(1, -0.25), (3, -1.75)] if contact else [(1, -0.5)], start=1):
+            network.head.weight[number, 0] = slope
+            network.head.bias[number] = bias
+    return save_network(folder, config, network.eval(), ("class 1",) if contact else ())
 
 
 def save_network(folder: Path, config: UNetConfig, network: UNet, contact: tuple[str, ...] = ()) -> str:

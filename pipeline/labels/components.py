@@ -22,6 +22,7 @@ __all__ = [
     "label_core",
     "linked_axes",
     "of_classes",
+    "open_components",
     "raster_index",
 ]
 
@@ -181,6 +182,33 @@ def label_core(
         at_edge=edge_ids(labels, owned, image_shape, spatial_ndim),
     )
     return CoreComponents(labels, runs, summary)
+
+
+def open_components(summary: CoreSummary, box: Box, image_shape: Sequence[int]) -> NDArray[np.bool_]:
+    """Tell which components of a box may reach beyond it: those on its faces, but for the faces of the image.
+
+    Parameters
+    ----------
+    summary : CoreSummary
+        Of the box.
+    box : Box
+        Where it lies in the image, TZYX.
+    image_shape : sequence of int
+        TZYX.
+
+    Returns
+    -------
+    ndarray of bool
+        By local id; that of 0, which is none, is False.
+    """
+    is_open = np.zeros(summary.count + 1, dtype=np.bool_)
+    for axis in summary.low:
+        if box.start[axis] > 0:
+            is_open[summary.low[axis]] = True
+        if box.stop[axis] < image_shape[axis]:
+            is_open[summary.high[axis]] = True
+    is_open[0] = False
+    return is_open
 
 
 def edge_ids(

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.geometry import Box
-from pipeline.labels.components import CoreSummary, label_core, linked_axes
+from pipeline.labels.components import CoreSummary, label_core, linked_axes, open_components
 from pipeline.labels.union import unite
 
-__all__ = ["HoleSummary", "HoleTable", "fill_core", "find_holes", "note_holes"]
+__all__ = ["HoleSummary", "HoleTable", "fill_core", "find_holes", "holes_in_region", "note_holes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,17 +92,49 @@ def note_holes(
     """
     background = label_core(~mask, owned, image_shape, spatial_ndim)
     components = label_core(mask, owned, image_shape, spatial_ndim)
-    touching = []
-    for axis in linked_axes(spatial_ndim):
-        low = (slice(None),) * axis + (slice(None, -1),)
-        high = (slice(None),) * axis + (slice(1, None),)
-        touching.append(_facing(background.labels[low], components.labels[high]))
-        touching.append(_facing(background.labels[high], components.labels[low]))
-    return HoleSummary(
-        background.summary,
-        components.summary,
-        np.unique(np.concatenate(touching), axis=0),
-    )
+    touching = _touching(background.labels, components.labels, spatial_ndim)
+    return HoleSummary(background.summary, components.summary, touching)
+
+
+def holes_in_region(
+    mask: NDArray[np.bool_], region: Box, image_shape: Sequence[int], spatial_ndim: Literal[2, 3]
+) -> tuple[NDArray[np.bool_], NDArray[np.uint32]]:
+    """Find the holes in a region by what can be seen in it alone.
+
+    Parameters
+    ----------
+    mask, image_shape, spatial_ndim
+        As for `note_holes`, with the region in the place of a core.
+    region : Box
+        Where it lies in the image, TZYX.
+
+    Returns
+    -------
+    holes : ndarray of bool, TZYX
+        The pixels of holes.
+    undecided : ndarray of uint32, TZYX
+        Ids, from 1 on, of the regions of background that are holes or not, as what lies beyond has it; 0 elsewhere.
+
+    Notes
+    -----
+    A hole lies in the bounding box of what encloses it. So those of components that lie wholly in the region are all
+    found, and background that touches one of these and something else, or reaches beyond the region, is no hole.
+    """
+    background = label_core(~mask, region, image_shape, spatial_ndim)
+    components = label_core(mask, region, image_shape, spatial_ndim)
+    touching = _touching(background.labels, components.labels, spatial_ndim)
+    # As many components as each region touches, and as many that are wholly known.
+    count = background.summary.count + 1
+    touched = np.bincount(touching[:, 0], minlength=count)
+    is_whole = ~open_components(components.summary, region, image_shape)
+    whole = np.bincount(touching[is_whole[touching[:, 1]], 0], minlength=count)
+    may_be = np.ones(count, dtype=np.bool_)
+    may_be[0] = False
+    may_be[background.summary.at_edge] = False
+    is_hole = may_be & ~open_components(background.summary, region, image_shape) & (touched == 1)
+    may_be &= ~is_hole & (whole == 0)
+    ids = np.where(may_be, np.arange(count), 0).astype(np.uint32)
+    return is_hole[background.labels], ids[background.labels]
 
 
 def fill_core(
@@ -180,9 +212,21 @@ def find_holes(
     return HoleTable(is_hole[regions.table], regions.offsets)
 
 
+def _touching(
+    background: NDArray[np.uint32], components: NDArray[np.uint32], spatial_ndim: Literal[2, 3]
+) -> NDArray[np.int64]:
+    """Give the unique pairs of ids that face each other anywhere, shape (pairs, 2)."""
+    touching = []
+    for axis in linked_axes(spatial_ndim):
+        low = (slice(None),) * axis + (slice(None, -1),)
+        high = (slice(None),) * axis + (slice(1, None),)
+        touching.append(_facing(background[low], components[high]))
+        touching.append(_facing(background[high], components[low]))
+    return np.unique(np.concatenate(touching), axis=0)
+
+
 def _facing(background: NDArray[np.uint32], components: NDArray[np.uint32]) -> NDArray[np.int64]:
     """Give the unique pairs of ids that face each other, shape (pairs, 2)."""
     both = (background > 0) & (components > 0)
-    pairs = np.stack([background[both], components[both]], axis=-1).astype(np.int64)
-    found: NDArray[np.int64] = np.unique(pairs, axis=0)
-    return found
+    packed = np.unique(background[both].astype(np.uint64) << np.uint64(32) | components[both])
+    return np.stack([packed >> np.uint64(32), packed & np.uint64(0xFFFFFFFF)], axis=1).astype(np.int64)

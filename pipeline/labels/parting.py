@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
 from pipeline.geometry import Box, TileGrid
-from pipeline.labels.components import CoreSummary, edge_ids, label_core, linked_axes, raster_index
+from pipeline.labels.components import CoreSummary, edge_ids, label_core, linked_axes, open_components, raster_index
 from pipeline.labels.runs import Runs
 from pipeline.labels.union import unite
 from pipeline.labels.watershed import PartingRule, part_components
@@ -147,17 +147,11 @@ def part_core(
         those of the image.
     """
     found = label_core(mask, owned, image_shape, spatial_ndim)
-    is_open = np.zeros(found.summary.count + 1, dtype=np.bool_)
-    for axis in linked_axes(spatial_ndim):
-        if owned.start[axis] > 0:
-            is_open[found.summary.low[axis]] = True
-        if owned.stop[axis] < image_shape[axis]:
-            is_open[found.summary.high[axis]] = True
+    is_open = open_components(found.summary, owned, image_shape)
     if prod(owned.shape[4 - spatial_ndim :]) > rule.largest:
         # What is too large to be parted is so wherever it lies.
         start, stop = found.runs.boxes(found.summary.count)
         is_open[1:] |= (stop - start).prod(axis=1) > rule.largest
-    is_open[0] = False
     opened = np.where(is_open, np.cumsum(is_open), 0).astype(np.uint32)
     is_closed = ~is_open
     is_closed[0] = False

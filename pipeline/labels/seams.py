@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import betainc
 
 from pipeline.geometry import Box
-from pipeline.labels.components import label_core, linked_axes
+from pipeline.labels.components import label_core, open_components
 
 __all__ = [
     "FaceCounts",
@@ -22,6 +22,7 @@ __all__ = [
     "count_face",
     "least_broken",
     "longest_ends",
+    "odd_neighbours",
     "odd_pixels",
     "profile_face",
 ]
@@ -250,19 +251,13 @@ def complete_components(
         Ids of either, 0 elsewhere.
     """
     found = label_core(mask, region, image_shape, spatial_ndim)
-    is_open = np.zeros(found.summary.count + 1, dtype=np.bool_)
-    for axis in linked_axes(spatial_ndim):
-        if region.start[axis] > 0:
-            is_open[found.summary.low[axis]] = True
-        if region.stop[axis] < image_shape[axis]:
-            is_open[found.summary.high[axis]] = True
-    is_open[0] = False
+    is_open = open_components(found.summary, region, image_shape)
     ids = np.arange(is_open.size, dtype=np.uint32)
     large = np.concatenate([[False], found.summary.area >= minimum_size])
     return np.where(~is_open & large, ids, 0)[found.labels], np.where(is_open, ids, 0)[found.labels]
 
 
-def odd_pixels(complete: Labels, opened: Labels, labels: Labels, *, open_are_whole: bool) -> NDArray[np.int64]:
+def odd_pixels(complete: Labels, opened: Labels, labels: Labels) -> NDArray[np.int64]:
     """Compare the objects of a region with what they should be, as partitions: the numbers do not matter.
 
     Parameters
@@ -270,29 +265,49 @@ def odd_pixels(complete: Labels, opened: Labels, labels: Labels, *, open_are_who
     complete : ndarray of uint32
         Ids of the objects that the region holds wholly, 0 elsewhere.
     opened : ndarray of uint32
-        Ids of the components that may reach beyond the region, 0 elsewhere.
+        Ids of what may be part of other objects, which reach beyond the region; 0 elsewhere.
     labels : ndarray of uint32
         The objects that are to be checked.
-    open_are_whole : bool
-        Whether each open component is one object, or none.
 
     Returns
     -------
     ndarray of int64, shape (faults, ndim)
-        A pixel of each object, or component, that is not one object: split, fused with another one, missing, or of
-        nothing.
+        A pixel of each object that is not one: split, fused with another one, missing, or of nothing.
     """
     beyond = opened > 0
     elsewhere = np.unique(labels[beyond])
-    odd: list[NDArray[np.int64]] = []
     where = np.flatnonzero(~beyond & ((complete > 0) | (labels > 0)))
     expected, found, first = _pairs(complete, labels, where)
     wrong = (expected == 0) | (found == 0) | _repeated(expected) | _repeated(found) | np.isin(found, elsewhere)
-    odd.append(first[wrong])
-    if open_are_whole:
-        component, found, first = _pairs(opened, labels, np.flatnonzero(beyond))
-        odd.append(first[_repeated(component)])
-    return np.stack(np.unravel_index(np.concatenate(odd), labels.shape), axis=1).astype(np.int64)
+    return np.stack(np.unravel_index(first[wrong], labels.shape), axis=1).astype(np.int64)
+
+
+def odd_neighbours(mask: NDArray[np.bool_], values: NDArray[Any], axis: int) -> NDArray[np.bool_]:
+    """Find pixels that face each other and cannot both be right, whatever else there is in the image.
+
+    All pixels of a component are alike, and so are all of a region of background, for it is a hole or none. What is
+    alike is for the caller to say. A region that is not left empty is a hole of all components that it touches, so
+    these are one, and it is as they are.
+
+    Parameters
+    ----------
+    mask : ndarray of bool
+        The pixels of components.
+    values : ndarray
+        What must be alike: numbers of objects, or whether there is one; 0 where there is none.
+    axis : int
+        Along which pixels face each other.
+
+    Returns
+    -------
+    ndarray of bool
+        One entry less than there are pixels along the axis: of each two, the first one's.
+    """
+    low = (slice(None),) * axis + (slice(None, -1),)
+    high = (slice(None),) * axis + (slice(1, None),)
+    filled = ~mask & (values != 0)
+    odd: NDArray[np.bool_] = (values[low] != values[high]) & ((mask[low] == mask[high]) | filled[low] | filled[high])
+    return odd
 
 
 def _pairs(one: Labels, other: Labels, where: NDArray[np.intp]) -> tuple[Labels, Labels, NDArray[np.int64]]:

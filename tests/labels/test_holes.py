@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage import measure
 
-from pipeline.geometry import Footprint, TileGrid
-from pipeline.labels.holes import HoleSummary, fill_core, find_holes, note_holes
+from pipeline.geometry import Box, Footprint, TileGrid
+from pipeline.labels.components import label_core, open_components
+from pipeline.labels.holes import HoleSummary, fill_core, find_holes, holes_in_region, note_holes
 
 Ndim = Literal[2, 3]
 
@@ -60,6 +61,30 @@ def cases(draw: st.DrawFn) -> tuple[NDArray[np.bool_], tuple[int, ...]]:
 def test_cores_find_the_holes_of_the_whole(case: tuple[NDArray[np.bool_], tuple[int, ...]], ndim: Ndim) -> None:
     mask, core = case
     np.testing.assert_array_equal(tiled(mask, core, ndim), whole(mask, ndim))
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases(), st.sampled_from([2, 3]), st.data())
+def test_a_region_decides_about_all_holes_of_what_lies_in_it(
+    case: tuple[NDArray[np.bool_], tuple[int, ...]], ndim: Ndim, data: st.DataObject
+) -> None:
+    mask, _ = case
+    start = tuple(data.draw(st.integers(0, length - 1)) for length in mask.shape)
+    stop = tuple(data.draw(st.integers(low + 1, length)) for low, length in zip(start, mask.shape, strict=True))
+    region = Box(start, stop)
+    holes, undecided = holes_in_region(mask[region.slices], region, mask.shape, ndim)
+    expected = whole(mask, ndim)[region.slices]
+    # What is said is true, and what is left open is background.
+    np.testing.assert_array_equal(holes[undecided == 0], expected[undecided == 0])
+    assert not ((undecided > 0) & (holes | mask[region.slices])).any()
+    # Nothing is left open around components that lie wholly in the region.
+    components = label_core(mask[region.slices], region, mask.shape, ndim)
+    inside = ~open_components(components.summary, region, mask.shape)
+    inside[0] = False
+    near = ndimage.binary_dilation(
+        inside[components.labels], np.expand_dims(ndimage.generate_binary_structure(ndim, 1), tuple(range(4 - ndim)))
+    )
+    assert not (near & (undecided > 0)).any()
 
 
 @pytest.mark.parametrize("core", [(1, 1, 7, 5), (1, 1, 40, 40)])

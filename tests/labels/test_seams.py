@@ -13,6 +13,7 @@ from pipeline.labels.seams import (
     complete_components,
     count_face,
     longest_ends,
+    odd_neighbours,
     odd_pixels,
     profile_face,
 )
@@ -64,13 +65,31 @@ def test_components_that_reach_beyond_a_region_are_open() -> None:
         ([0, 0, 0, 9, 9, 0, 4, 4], [0]),  # missing
         ([7, 7, 3, 9, 9, 0, 4, 4], [2]),  # of nothing
         ([7, 7, 0, 4, 4, 0, 4, 4], [3]),  # fused with what reaches beyond
-        ([7, 7, 0, 9, 9, 0, 4, 5], [6, 7]),  # what reaches beyond is split
-        ([7, 7, 0, 9, 9, 0, 0, 0], []),  # what reaches beyond is dropped
+        ([7, 7, 0, 9, 9, 0, 4, 5], []),  # of what reaches beyond nothing is known
     ],
 )
 def test_partitions_are_compared_whatever_the_numbers(labels: list[int], odd: list[int]) -> None:
     complete, opened = line(1, 1, 0, 2, 2, 0, 0, 0), line(0, 0, 0, 0, 0, 0, 3, 3)
-    found = odd_pixels(complete, opened, line(*labels), open_are_whole=True)
-    assert sorted(found[:, 0].tolist()) == odd
-    without = odd_pixels(complete, opened, line(*labels), open_are_whole=False)
-    assert sorted(without[:, 0].tolist()) == [at for at in odd if at < 6]
+    assert sorted(odd_pixels(complete, opened, line(*labels))[:, 0].tolist()) == odd
+
+
+@pytest.mark.parametrize(
+    ("labels", "odd"),
+    [
+        ([0, 4, 4, 0, 0, 6], []),
+        ([0, 4, 4, 4, 4, 4], []),  # the background between them may be a hole of both, which then are one
+        ([0, 0, 0, 0, 0, 0], []),  # left out
+        ([0, 4, 5, 0, 0, 6], [1]),  # one component, two numbers
+        ([0, 4, 0, 0, 0, 6], [1]),  # and a part of one
+        ([0, 4, 4, 4, 0, 6], [3]),  # half a hole
+        ([0, 4, 4, 4, 4, 6], [4]),  # a hole of two
+        ([0, 4, 4, 5, 5, 4], [2, 4]),  # an object in a hole
+        ([0, 0, 0, 4, 4, 4], [2]),  # a hole of nothing
+    ],
+)
+def test_neighbours_that_cannot_both_be_right(labels: list[int], odd: list[int]) -> None:
+    mask, numbers = np.array([0, 1, 1, 0, 0, 1], dtype=np.bool_), line(*labels)
+    assert np.flatnonzero(odd_neighbours(mask, numbers, 0)).tolist() == odd
+    across = odd_neighbours(np.stack([mask] * 2), np.stack([numbers] * 2), 1)
+    assert np.flatnonzero(across.all(axis=0)).tolist() == odd
+    assert not odd_neighbours(np.stack([mask] * 2), np.stack([numbers] * 2), 0).any()
