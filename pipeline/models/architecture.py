@@ -70,6 +70,13 @@ class UNetConfig(BaseModel):
                 current = tuple(edge // 2 for edge in after)
         return sizes
 
+    def crop(self, level: int) -> int:
+        """Count the pixels that are cut from each side of what is copied across at a level."""
+        if self.padding == "same":
+            return 0
+        # Two pixels of the lowest level, and on the way to it four of each between, seen from this one.
+        return sum(4 * 2**below for below in range(1, self.depth - level)) + 2 * 2 ** (self.depth - level)
+
     def flops(self, window: tuple[int, ...]) -> int:
         """Count floating-point operations, two per multiply-add, of the convolutions on one window.
 
