@@ -30,19 +30,21 @@ _DEPTH = 2
 
 
 class StreamedUNet(nn.Module):
-    """A three-dimensional U-Net for windows that are long along Z.
+    """A three-dimensional U-Net that computes a window slab by slab.
 
     Parameters
     ----------
     network : UNet
         In evaluation mode; its batch normalisations, if any, are folded into the convolutions.
-    planes : int
-        Thickness of the slabs that it is fed.
+    planes : int, optional
+        Thickness of the slabs that it is fed; its stride where absent, so that the lowest level gets one plane at a
+        time. Thicker ones take more memory, and fit worse into a processor's cache.
     """
 
-    def __init__(self, network: UNet, planes: int) -> None:
+    def __init__(self, network: UNet, planes: int | None = None) -> None:
         super().__init__()
-        self.network, self.planes = network, planes
+        self.network = network
+        self.planes = network.config.footprint.stride[0] if planes is None else planes
 
     def forward(self, image: Tensor) -> Tensor:
         """Give what the network gives.
@@ -58,7 +60,7 @@ class StreamedUNet(nn.Module):
             Batch, classes, then ZYX; smaller by the margin on each side.
         """
         head = self.network.head
-        return torch.cat([head(slab) for slab in self._level(image.split(self.planes, _DEPTH), 0)], _DEPTH)
+        return torch.cat([head(slab) for slab in self._level(iter(torch.split(image, self.planes, _DEPTH)), 0)], _DEPTH)
 
     def _level(self, slabs: Slabs, level: int) -> Slabs:
         """Give what a level of the network, with all below it, makes of what enters it on the way down."""
@@ -112,15 +114,15 @@ class _Waiting:
         return [slab[..., rows : rows + like.shape[3], columns : columns + like.shape[4]] for slab in taken]
 
 
-def _block(slabs: Slabs, layers: nn.Sequential, padding: int) -> Slabs:
+def _block(slabs: Slabs, layers: nn.Module, padding: int) -> Slabs:
     """Run the layers of a block, one after the other: those that look at one plane as they are."""
-    for layer in layers:
+    for layer in layers.children():
         slabs = _convolved(slabs, layer, padding) if isinstance(layer, nn.Conv3d) else map(layer, slabs)
     return slabs
 
 
 def _convolved(slabs: Slabs, layer: nn.Conv3d, padding: int) -> Slabs:
-    """Convolve with a kernel of three planes; with padding, there are empty planes before the first and behind the last."""
+    """Convolve with a kernel of three planes; with padding, an empty one stands before the first and behind the last."""
     kept: Tensor | None = None
     for slab in slabs:
         if kept is None:
@@ -128,7 +130,8 @@ def _convolved(slabs: Slabs, layer: nn.Conv3d, padding: int) -> Slabs:
         kept = torch.cat([kept, slab], _DEPTH)
         if kept.shape[_DEPTH] > 2:
             yield _convolve(kept, layer, padding)
-            kept = kept[:, :, -2:]
+            # A copy, or all of it would be kept.
+            kept = kept[:, :, -2:].clone(memory_format=torch.preserve_format)
     if padding and kept is not None:
         yield _convolve(torch.cat([kept, _empty(kept, padding)], _DEPTH), layer, padding)
 
@@ -139,7 +142,7 @@ def _empty(like: Tensor, planes: int) -> Tensor:
 
 def _convolve(slab: Tensor, layer: nn.Conv3d, padding: int) -> Tensor:
     across = (0, padding, padding)
-    if slab.dtype == torch.float32 and slab.device.type == "cpu" and torch.backends.mkldnn.is_available():
+    if slab.dtype == torch.float32 and slab.device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         # What torch itself would take for a thin slab is several times slower.
         return torch.mkldnn_convolution(slab, layer.weight, layer.bias, across, (1, 1, 1), (1, 1, 1), 1)
     return functional.conv3d(slab, layer.weight, layer.bias, padding=across)
