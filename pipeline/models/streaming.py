@@ -122,7 +122,7 @@ def _block(slabs: Slabs, layers: nn.Module, padding: int) -> Slabs:
 
 
 def _convolved(slabs: Slabs, layer: nn.Conv3d, padding: int) -> Slabs:
-    """Convolve with a kernel of three planes; with padding, an empty one stands before the first and behind the last."""
+    """Convolve with a kernel of three planes; with padding, an empty one comes before the first and after the last."""
     kept: Tensor | None = None
     for slab in slabs:
         if kept is None:
