@@ -124,7 +124,7 @@ class DetectorFacts:
     context: ModelContext
     versions: dict[str, str]
 
-    def window_bytes(self, window: tuple[int, ...], precision: Precision) -> int:  # noqa: ARG002 (always float32)
+    def window_bytes(self, window: tuple[int, ...], precision: Precision, device: str) -> int:  # noqa: ARG002
         """Guess what a call on one window allocates, in bytes."""
         return PIXEL_BYTES * len(self.card.channels) * prod(window)
 

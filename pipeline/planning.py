@@ -347,7 +347,7 @@ def make_plan(
     label_shape = coarse_shape(info.shape, whole)
 
     def memory(window: tuple[int, ...]) -> int:
-        return facts.window_bytes(window, precision)
+        return facts.window_bytes(window, precision, intent.device)
 
     free = 4 - spatial_ndim
     chunk_limits = (1, 1, sizing.LONGEST_CHUNK_Z, config.output.chunk, config.output.chunk)

@@ -36,10 +36,11 @@ from pipeline.stores.publish import read_provenance
 from tests.faults.run import contents
 from tests.random_models import save_random_model
 
-ROOMS = tuple(room << 20 for room in (120, 108, 96, 84))
+ROOMS = tuple(room << 20 for room in range(120, 78, -6))
 """Bytes beside those of a worker that has nothing to do: less than a pass takes, more than one on a piece.
 
-What a pass takes depends on what the process has left from its start. So less is tried until it is too little.
+What a pass takes depends on what the process has left from its start. So less is tried until it is too little; in small
+steps, for what comes after the network must find room in it, too.
 """
 
 INTENT = Intent(device="cpu", worker_memory=2**33)

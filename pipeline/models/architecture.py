@@ -70,6 +70,15 @@ class UNetConfig(BaseModel):
                 current = tuple(edge // 2 for edge in after)
         return sizes
 
+    def lag(self, level: int) -> int:
+        """Count the pixels of a level by which what comes up from below lies behind what went down."""
+        # Two convolutions of three pixels at the lowest level, and twice two at each one between.
+        return (2 << self.depth - level) + sum(4 << below - level for below in range(level + 1, self.depth))
+
+    def crop(self, level: int) -> int:
+        """Count the pixels that are cut from each side of what is copied across at a level."""
+        return 0 if self.padding == "same" else self.lag(level)
+
     def flops(self, window: tuple[int, ...]) -> int:
         """Count floating-point operations, two per multiply-add, of the convolutions on one window.
 
@@ -96,7 +105,7 @@ class UNetConfig(BaseModel):
             total += taps * width * width * prod(current)
         return 2 * (total + self.base_channels * self.classes * prod(current))
 
-    def window_bytes(self, window: tuple[int, ...], precision: Precision) -> int:
+    def window_bytes(self, window: tuple[int, ...], precision: Precision, *, streamed: bool = False) -> int:
         """Estimate the memory that a forward pass on one window allocates beside the weights.
 
         The copies that wait for the way up, and the widest step at full resolution: the upsampled half and the
@@ -110,14 +119,31 @@ class UNetConfig(BaseModel):
             Spatial shape of the input; a legal one.
         precision : str
             Arithmetic of the network.
+        streamed : bool
+            Whether it is computed slab by slab, as by `pipeline.models.streaming.StreamedUNet`.
 
         Returns
         -------
         int
             Bytes.
         """
+        item, ends = ITEM_BYTES[precision], prod(window) * self.in_channels * 8
+        if streamed:
+            left = prod(edge - 2 * margin for edge, margin in zip(window, self.footprint.margin, strict=True))
+            return self._slab_items(window) * item + left * self.classes * (8 + 2 * item) + ends
         sizes = self.level_sizes(window)
         waiting = sum(width * prod(after) for (_, after), width in zip(sizes, self.channels, strict=True))
         full = self.base_channels * prod(sizes[0][1])
         scores = self.classes * prod(window) * 4
-        return (waiting + 7 * full) * ITEM_BYTES[precision] + 2 * scores + prod(window) * self.in_channels * 8
+        return (waiting + 7 * full) * item + 2 * scores + ends
+
+    def _slab_items(self, window: tuple[int, ...]) -> int:
+        """Count the numbers that are held at once where a window is computed slab by slab, but for both ends."""
+        total = 0
+        for level, ((_, (_, *across)), width) in enumerate(zip(self.level_sizes(window), self.channels, strict=True)):
+            planes = 2 ** (self.depth - level)
+            # Two planes before each of four convolutions, and what waits.
+            kept = 10 + (self.lag(level) + 2 * planes if level < self.depth else 0)
+            # The widest step, as above, of the top level; those below it have not given their slabs back yet.
+            total += (kept + 10 * (planes + 2)) * width * prod(across)
+        return total

@@ -60,7 +60,7 @@ class ModelFacts:
 
         return {"onnxruntime": runtime_version()}
 
-    def window_bytes(self, window: tuple[int, ...], precision: Precision) -> int:
+    def window_bytes(self, window: tuple[int, ...], precision: Precision, device: str) -> int:
         """Estimate the memory that a worker needs for a forward pass on one window beside the weights, in bytes.
 
         With what is kept of constant windows.
@@ -70,10 +70,11 @@ class ModelFacts:
             plain = replace(self, context=replace(self.context, rescaling=None))
             inner = network_window(window, rescaling)
             ends = 8 * (len(self.card.channels) + len(self.card.classes)) * (prod(window) + prod(inner))
-            return plain.window_bytes(inner, precision) + 2 * ends
+            return plain.window_bytes(inner, precision, device) + 2 * ends
         kept = KEPT * (len(self.card.classes) * max(4, ITEM_BYTES[precision]) + 1) * prod(window)
         if self.card.architecture is not None:
-            return self.card.architecture.window_bytes(window, precision) + kept
+            streamed = device == "cpu" and self.card.dims == 3
+            return self.card.architecture.window_bytes(window, precision, streamed=streamed) + kept
         pixels = 1
         for edge in window:
             pixels *= edge

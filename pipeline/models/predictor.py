@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from pipeline.errors import ModelError
 from pipeline.models.constants import Constants, value_of
 from pipeline.models.passes import Symmetry, rescale, stitch
+from pipeline.models.streaming import StreamedUNet
 from pipeline.models.unet import PairwisePool, UNet
 
 if TYPE_CHECKING:
@@ -136,9 +137,10 @@ class Predictor:
         # Folded in float64, so that folding costs no precision.
         network = model.network.double()
         if isinstance(network, UNet):
-            network = fold_normalisation(network)
+            fold_normalisation(network)
             if self.device.type == "cpu":
                 network.pool = PairwisePool()
+                network = StreamedUNet(network) if network.config.dims == 3 else network
         self._network = network.to(device=self.device, dtype=self.dtype, memory_format=layout)  # type: ignore[call-overload]
         self._turn = Lock()
         self._constants: Constants[tuple[Tensor, Tensor]] = Constants()

@@ -74,7 +74,7 @@ class UNet(nn.Module):
         self.down = nn.ModuleList(
             _block(self.config, before, after) for before, after in zip(incoming, channels, strict=True)
         )
-        self.pool = nn.MaxPool2d(2) if two else nn.MaxPool3d(2)
+        self.pool: nn.Module = nn.MaxPool2d(2) if two else nn.MaxPool3d(2)
         self.up = nn.ModuleList(upsampling(2 * width, width, 2, stride=2) for width in reversed(channels[:-1]))
         self.merge = nn.ModuleList(_block(self.config, 2 * width, width) for width in reversed(channels[:-1]))
         self.head = (nn.Conv2d if two else nn.Conv3d)(channels[0], self.config.classes, 1)

@@ -113,7 +113,7 @@ def card(data: bytes, folder: Path) -> None:
     found = read_card(folder)
     if found.architecture is not None:
         facts = ModelFacts(found, unet_context(found.architecture))
-        facts.window_bytes(facts.context.smallest, "float32")
+        facts.window_bytes(facts.context.smallest, "float32", "cpu")
 
 
 def package(data: bytes, folder: Path) -> None:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.geometry import Footprint
-from pipeline.models.architecture import UNetConfig
+from pipeline.models.architecture import Precision, UNetConfig
 from pipeline.models.unet import UNet
 from tests.random_models import random_network
 
@@ -197,8 +197,9 @@ print((peak() - before) * 1024)
     [
         (UNetConfig(base_channels=16, classes=3, norm="batch"), 1020),
         (UNetConfig(dims=3, depth=2, base_channels=16, padding="same"), 96),
+        (UNetConfig(dims=3, depth=3, base_channels=16), 180),
     ],
-    ids=["2-D valid", "3-D same"],
+    ids=["2-D valid", "3-D same", "3-D valid"],
 )
 def test_the_estimate_of_memory_bounds_what_a_forward_takes(
     config: UNetConfig, edge: int, precision: str, tmp_path_factory: pytest.TempPathFactory
@@ -214,7 +215,8 @@ def test_the_estimate_of_memory_bounds_what_a_forward_takes(
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     taken = int(done.stdout)
-    estimate = config.window_bytes(window, "float32" if precision == "float32" else "bfloat16")
+    kind: Precision = "float32" if precision == "float32" else "bfloat16"
+    estimate = config.window_bytes(window, kind, streamed=config.dims == 3)
     assert taken <= estimate * 1.1
     # A processor whose kernels need no copy in another order takes this much less.
     assert taken >= estimate * 0.3
@@ -227,8 +229,10 @@ def test_memory_and_work_grow_with_the_window(depth: int, dims: int, padding: st
     small = config.footprint.window_shape((core,) * dims)
     large = config.footprint.window_shape((core + config.footprint.stride[0],) * dims)
     assert 0 < config.flops(small) < config.flops(large)
-    assert 0 < config.window_bytes(small, "bfloat16") < config.window_bytes(small, "float32")
-    assert config.window_bytes(small, "float32") < config.window_bytes(large, "float32")
+    for streamed in (False, True):
+        taken = config.window_bytes(small, "float32", streamed=streamed)
+        assert 0 < config.window_bytes(small, "bfloat16", streamed=streamed) < taken
+        assert taken < config.window_bytes(large, "float32", streamed=streamed)
 
 
 @pytest.mark.parametrize(
