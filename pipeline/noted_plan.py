@@ -56,6 +56,13 @@ def noted_plan(folder: AnyPath, provenance: Mapping[str, Any]) -> RunPlan:
         ) from error
     except SeamfreeError as error:
         raise StoreError(f"{place}: the plan makes no sense: {error}") from error
+    for name, held, count in (
+        ("object_classes", plan.object_classes, len(plan.classes)),
+        ("contact_classes", plan.contact_classes, len(plan.classes)),
+        ("channels", plan.channels, plan.source.shape[1]),
+    ):
+        if max(held, default=-1) >= count:
+            raise StoreError(f"{place}: plan.{name} is {list(held)}: there are {count}, counted from 0")
     for name in ("tiles", "array_specs", "subject"):
         _check_property(plan, name, str(place))
     return plan

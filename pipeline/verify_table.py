@@ -73,19 +73,17 @@ def check_table(bench: Bench, objects: object, pixels: int | None, seed: int, *,
         return Check(what, passed=False, detail=f"{rows:,} rows, and the provenance says {objects!r} objects")
     if pixels is not None and area != pixels:
         return Check(what, passed=False, detail=f"areas of {area:,} pixels in all, and objects have {pixels:,}")
-    subject, note = _subject(bench, ask_input=ask_input)
-    looked = 0
-    for number in _draw(rows, seed):
-        row = find_row(folder, number)
-        if row is None:
-            # The file says of each part which labels lie in it.
-            return Check(what, passed=False, detail=f"object {number} is not where the file says that it is")
-        box = _box_of(row, subject)
-        if box is not None and box.size * max(1, len(subject.channels)) > LARGEST:
-            continue
-        looked += 1
-        if (odd_row := _difference(bench, number, row, box, subject)) is not None:
-            return Check(what, passed=False, detail=f"object {number}: {odd_row}")
+    numbers, subject = _draw(rows, seed), bench.plan.subject
+    of_input = bool(subject.channels) and not bench.plan.copy_image
+    without, note = replace(subject, channels=()), ""
+    try:
+        looked, odd_row = _measure_again(bench, numbers, without if of_input and not ask_input else subject)
+        note = "" if ask_input or not of_input else ", without intensities: they are of the input"
+    except ImageError as error:
+        looked, odd_row = _measure_again(bench, numbers, without)
+        note = f", without intensities: {in_one_line(str(error))}"
+    if odd_row is not None:
+        return Check(what, passed=False, detail=odd_row)
     return Check(what, passed=True, detail=f"{rows:,} rows, {looked} objects measured again{note}")
 
 
@@ -96,18 +94,21 @@ def _draw(rows: int, seed: int) -> list[int]:
     return sorted((np.random.default_rng(seed).choice(rows, SAMPLE, replace=False) + 1).tolist())
 
 
-def _subject(bench: Bench, *, ask_input: bool) -> tuple[Subject, str]:
-    """Give what can be measured again: intensities where there is an image; and what to say where there is none."""
-    subject = bench.plan.subject
-    if bench.plan.copy_image or not subject.channels:
-        return subject, ""
-    if not ask_input:
-        return replace(subject, channels=()), ", without intensities: they are of the input"
-    try:
-        _ = bench.source
-    except ImageError as error:
-        return replace(subject, channels=()), f", without intensities: {in_one_line(str(error))}"
-    return subject, ""
+def _measure_again(bench: Bench, numbers: list[int], subject: Subject) -> tuple[int, str | None]:
+    """Measure some objects, and say how many were, and what is wrong with the first whose row says otherwise."""
+    looked = 0
+    for number in numbers:
+        row = find_row(bench.folder, number)
+        if row is None:
+            # The file says of each part which labels lie in it.
+            return looked, f"object {number} is not where the file says that it is"
+        box = _box_of(row, subject)
+        if box is not None and box.size * max(1, len(subject.channels)) > LARGEST:
+            continue
+        looked += 1
+        if (told := _difference(bench, number, row, box, subject)) is not None:
+            return looked, f"object {number}: {told}"
+    return looked, None
 
 
 def _box_of(row: Mapping[str, Any], subject: Subject) -> Box | None:
