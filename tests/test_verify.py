@@ -54,6 +54,8 @@ def folder(made: Path, tmp_path: Path) -> Path:
 def seams(result: Path, **given: Any) -> Check:  # noqa: ANN401 (as for `verify`)
     *others, last = verify(result, **given)
     assert all(check.passed for check in others)
+    # Of a plan that is not understood nothing but metadata and checksums can be checked.
+    assert [check.what for check in others if not check.made] in ([], ["numbers of objects, table and pyramids"])
     assert last.what == "seams"
     return last
 
@@ -145,7 +147,7 @@ def test_a_result_with_wrong_labels_and_right_checksums_fails(folder: Path) -> N
     (result / "seamfree.json").write_text(json.dumps(facts))
     *others, found = verify(result)
     # Its new number is the last, though it begins among the others.
-    wrong = ["numbers of objects", "table of objects", "repair"]
+    wrong = ["numbers of objects", "repair"]
     assert [check.what for check in others if not check.passed or check.what == "repair"] == wrong
     assert not found.passed
     assert "an object that differs at t 0, z 0, y " in found.detail
