@@ -12,6 +12,7 @@ from pipeline.remote.paths import is_url
 from pipeline.stores.metadata import (
     Space,
     group_file,
+    group_files,
     relative_source,
     write_image_group,
     write_label_group,
@@ -22,7 +23,7 @@ from pipeline.stores.metadata import (
 if TYPE_CHECKING:
     from pipeline.planning import RunPlan
 
-__all__ = ["describe"]
+__all__ = ["describe", "own_metadata"]
 
 
 def describe(plan: RunPlan, intensity: list[dict[str, Any]]) -> None:
@@ -84,6 +85,17 @@ def describe(plan: RunPlan, intensity: list[dict[str, Any]]) -> None:
     if not plan.copy_image and not plan.in_place:
         levels = len(plan.pyramids[0].levels)
         write_labels_as_image(plan.partial, labels, Path(plan.name).name, levels, version=plan.ome_zarr)
+
+
+def own_metadata(plan: RunPlan) -> list[str]:
+    """Give the files with the metadata of the groups that are a run's own, below the result's folder.
+
+    The lists of labels and of tables are no such: other programs put theirs onto them, and may. Nor is, in place, what
+    the image says of itself.
+    """
+    groups = [pyramid.path for pyramid in plan.pyramids if pyramid.path]
+    own = groups if plan.in_place else ["", *groups]
+    return [file for group in own for file in group_files(group, plan.ome_zarr)]
 
 
 def _contrast(plan: RunPlan, intensity: list[dict[str, Any]]) -> tuple[tuple[float, float, float, float], ...]:

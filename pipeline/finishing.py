@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import skip_jobs
 from pipeline.audit import noted_lists
-from pipeline.describe import describe
+from pipeline.describe import describe, own_metadata
 from pipeline.engine.ledger import Ledger
 from pipeline.report.writing import drop_report, report_beside
 from pipeline.resume import check_written, ledger_path
 from pipeline.self_check import why_unchecked
 from pipeline.stores.in_place import add_to_image, warn_of_consolidated
-from pipeline.stores.publish import fold, publish, write_provenance
+from pipeline.stores.publish import file_checksums, fold, publish, write_provenance
 from pipeline.stores.tables import TABLE
 from pipeline.tile_times import hold_to_expectation, sum_up_times
 
@@ -81,6 +81,7 @@ def publish_result(plan: RunPlan, stages: Sequence[str]) -> dict[str, Any]:
         if plan.audit_windows
         else {"passed": None, **noted_lists(plan, crossed)},
         "checksums": checksums,
+        "metadata_checksums": file_checksums(plan.partial, own_metadata(plan)),
         "environment": {"python": sys.version.split()[0], "platform": sys.platform},
         "timings": {"stages": seconds, **tiles, "network": hold_to_expectation(plan, tiles)},
     }

@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
 from pipeline import audit_windows, sizing
 from pipeline.choices import choose_channels, choose_classes, choose_precision, choose_sizes, choose_skipping
@@ -83,7 +83,7 @@ class RunPlan(BaseModel):
     weights_sha256: str
     code_sha256: str | None = None
     """Of code of the user's that makes the network, where there is such."""
-    channels: tuple[int, ...]
+    channels: tuple[NonNegativeInt, ...]
     """Channels of the image, in the order in which the model takes them."""
     spatial_ndim: Literal[2, 3]
     footprint: Footprint
@@ -92,32 +92,32 @@ class RunPlan(BaseModel):
     """Where the first pixel of the label images lies, in pixels of the image, TZYX."""
     seams: str | None
     """Why seams are possible, where the user insists on a network that no tiling can serve."""
-    core: tuple[int, int, int, int]
+    core: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
     tiling: Tiling | None = None
     """How the core was chosen."""
-    label_chunk: tuple[int, int, int, int]
+    label_chunk: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt]
     ome_zarr: Literal["0.4", "0.5"] = "0.5"
     """Version of OME-Zarr that the result is written in."""
-    levels: int | None = None
+    levels: PositiveInt | None = None
     """How many levels label images have: in place, as many as the image; None for what suits their size."""
     copy_image: bool
-    image_chunk: tuple[int, int, int, int, int]
-    image_shard: tuple[int, int, int, int, int]
-    region: tuple[int, int, int, int, int]
+    image_chunk: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt]
+    image_shard: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt]
+    region: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt]
     """What one reading job takes of the image: whole shards of the copy, whole strips of the file."""
     intensity: IntensityRule
     classes: tuple[str, ...]
     instances: Literal["components", "watershed", "overlap", "none"]
-    object_classes: tuple[int, ...]
-    contact_classes: tuple[int, ...]
-    minimum_size: int
+    object_classes: tuple[NonNegativeInt, ...]
+    contact_classes: tuple[NonNegativeInt, ...]
+    minimum_size: NonNegativeInt
     fill_holes: bool
     border: Literal["keep", "drop"]
     parting_depth: float
     """For the watershed, in pixels of the axis with the smallest spacing."""
-    largest: int = LARGEST
+    largest: PositiveInt = LARGEST
     """For the watershed: pixels of the largest bounding box in which a component is parted."""
-    spacing: tuple[int, ...]
+    spacing: tuple[PositiveInt, ...]
     """Of the spatial axes, for the watershed: in the ratio of the pixel sizes, as whole numbers."""
     table: bool
     """Whether objects are measured."""
@@ -132,9 +132,9 @@ class RunPlan(BaseModel):
     precision_measured: dict[str, Any] | None = None
     """What was measured, and so decided the precision; no array depends on it."""
     device: Literal["cpu", "cuda"]
-    window_bytes: int
+    window_bytes: NonNegativeInt
     """Estimate of what one forward pass allocates."""
-    audit_windows: int
+    audit_windows: NonNegativeInt
     """Windows that are computed again before the result gets its name, 0 for no audit; no array depends on it."""
     versions: dict[str, str]
     """Of the libraries that numbers depend on."""

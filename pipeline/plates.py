@@ -25,6 +25,7 @@ from pipeline.stores.hold import EXPIRY, hold
 from pipeline.stores.plates import check_plate, write_plate
 from pipeline.stores.publish import (
     count_objects,
+    file_checksums,
     publish,
     read_provenance,
     recover,
@@ -203,18 +204,28 @@ class _Making:
         facts = self._facts(fields, missing)
         _tidy(self.partial)
         written = self._describe(fields)
-        write_provenance(self.partial, facts)
+        write_provenance(self.partial, facts | self._checksums(written))
         drop_reports(self.final)
         publish(self.partial, self.final, replace=True, written=written)
         _give_reports_their_name(self.final, self.partial)
 
     def _extend(self, fields: list[PlateField], missing: list[ImageReport]) -> None:
-        """Have a finished plate list fields that it has gained, be it that they were left out or not taken before."""
+        """Have a finished plate list fields that it has gained, be it that they were left out or not taken before.
+
+        Metadata of the plate that are not as they were written are written again.
+        """
         facts, noted = self._facts(fields, missing), read_provenance(self.final)
-        if {name: noted.get(name) for name in _LISTED} != {name: facts[name] for name in _LISTED}:
+        known = noted.get("metadata_checksums", {})
+        damaged = not isinstance(known, dict) or file_checksums(self.final, known) != known
+        if damaged or {name: noted.get(name) for name in _LISTED} != {name: facts[name] for name in _LISTED}:
             _tidy(self.final)
-            self._describe(fields)
-            write_provenance(self.final, facts)
+            written = self._describe(fields)
+            write_provenance(self.final, facts | self._checksums(written))
+
+    def _checksums(self, written: list[Path]) -> dict[str, Any]:
+        """Give what the metadata of the plate, its rows and its wells are known again by."""
+        files = sorted({path.relative_to(self._folder).as_posix() for path in written})
+        return {"metadata_checksums": file_checksums(self._folder, files)}
 
     def _describe(self, fields: list[PlateField]) -> list[Path]:
         wells = {key: [(field.name, field.acquisition) for field in own] for key, own in _by_well(fields).items()}

@@ -1,53 +1,30 @@
-"""Checking finished results: metadata, checksums, and whether the tiles show."""
+"""Checking finished results: metadata, checksums, what their parts say of one another, and whether the tiles show."""
 
 from __future__ import annotations
 
-import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import zarr
-from ome_zarr_models import open_ome_zarr
-from pydantic import ValidationError
-
+from pipeline.checks import Check
 from pipeline.errors import ConfigError, ImageError, ModelError, PlanError, SeamfreeError, StoreError
+from pipeline.noted_plan import noted_plan
+from pipeline.printing import in_one_line
 from pipeline.remote.paths import to_path
-from pipeline.remote.zarr_stores import readable
 from pipeline.results import PlateResult
 from pipeline.stores.publish import PROVENANCE, checksum, note_damage, noted_damage, read_provenance
+from pipeline.stores.tables import TABLE
+from pipeline.verify_metadata import check_groups, check_plate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from pipeline.engine.executor import Executor
     from pipeline.planning import RunPlan
     from pipeline.remote.paths import AnyPath
 
 __all__ = ["Check", "audit_again", "verify"]
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was verified.
-
-    Parameters
-    ----------
-    what : str
-        What it is.
-    passed : bool
-        Whether it is as it should be; also where the check could not be made.
-    detail : str
-        What was found.
-    made : bool
-        Whether the check could be made; the detail says why not.
-    """
-
-    what: str
-    passed: bool
-    detail: str = ""
-    made: bool = True
 
 
 def verify(
@@ -61,6 +38,10 @@ def verify(
 ) -> list[Check]:
     """Check a finished result: its metadata, that no byte of its arrays has changed, and that its tiles do not show.
 
+    Besides, its parts are held against one another: numbers of objects, the table, and pyramids. Labels are read once
+    for this, core by core; of the rest a sample is looked at, whatever the size. What is held at a time are a core's
+    labels, and 12 bytes for each object that begins in one row of cores.
+
     What is damaged is noted in the result, so that the next run makes it again.
 
     Parameters
@@ -68,7 +49,7 @@ def verify(
     path : str or Path
         Folder ``NAME.ome.zarr``.
     audit : bool
-        Whether to compute parts of it again.
+        Whether to compute parts of it again; for this, and for intensities in the table, the input may be opened.
     windows, seed, workers, function
         As for `audit_again`.
 
@@ -86,41 +67,128 @@ def verify(
     folder = to_path(path)
     provenance = read_provenance(folder)
     if "fields" in provenance:
-        checks = [_check_metadata(folder, "", "HCS", "metadata of the plate")]
-        for field in PlateResult.of(folder, provenance).fields:
-            name = f"{field.row}/{field.column}/{field.name}"
-            for each in verify(field.path, audit=audit, windows=windows, seed=seed, workers=workers):
-                checks.append(replace(each, what=f"{name}: {each.what}"))  # noqa: PERF401 (nested twice)
-        return checks
+        return _verify_plate(
+            PlateResult.of(folder, provenance),
+            lambda field: verify(field, audit=audit, windows=windows, seed=seed, workers=workers, function=function),
+        )
     try:
-        plan, checksums = provenance["plan"], dict(provenance["checksums"])
-        groups = {"": "Image", "labels": "Labels", "labels/semantic": "ImageLabel"}
-        if plan["instances"] != "none":
-            groups["labels/instances"] = "ImageLabel"
-        if plan["probabilities"] != "none":
-            groups["probabilities"] = "Image"
+        noted, checksums = provenance["plan"], dict(provenance["checksums"])
+        known = provenance.get("metadata_checksums")
+        checks = check_groups(folder, noted, None if known is None else dict(known))
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(
             f"{folder / PROVENANCE}: the provenance is damaged, it does not say what the result holds "
             f"({type(error).__name__}: {error})"
         ) from error
+    plan = None
+    damaged = Check("", passed=True, detail="the result itself is damaged", made=False)
+    unknown = damaged
+    try:
+        plan = noted_plan(folder.absolute(), provenance)
+    except PlanError as error:
+        unknown = replace(damaged, detail=in_one_line(str(error)))
+    except StoreError as error:
+        checks.append(Check("plan", passed=False, detail=in_one_line(str(error))))
+    checks += _check_files(folder, noted, plan, checksums)
+    whole = all(check.passed for check in checks)
+    if plan is not None and whole:
+        checks += _check_contents(plan, provenance, seed, ask_input=audit)
+    else:
+        checks.append(replace(unknown if whole else damaged, what=_CONTENTS))
+    checks += _note_damage(folder, [check.what for check in checks if not check.passed])
+    if audit:
+        seams = _check_seams(folder, windows, seed, workers, function) if whole else replace(damaged, what=_SEAMS)
+        checks.append(seams)
+    return checks
+
+
+_CONTENTS, _SEAMS = "numbers of objects, table and pyramids", "seams"
+
+
+def _verify_plate(plate: PlateResult, verify_field: Callable[[AnyPath], list[Check]]) -> list[Check]:
+    """Check a plate, and each of its fields."""
+    known, entries = plate.provenance.get("metadata_checksums"), plate.provenance["fields"]
+    checks = check_plate(plate, known if isinstance(known, dict) or known is None else {})
+    for field, entry in zip(plate.fields, entries, strict=True):
+        name = f"{field.row}/{field.column}/{field.name}"
+        found = verify_field(field.path)
+        objects = read_provenance(field.path).get("objects")
+        if entry.get("objects") != objects:
+            told = f"the plate says {entry.get('objects')!r}, the field itself {objects!r}"
+            found.append(Check("objects", passed=False, detail=told))
+        checks += [replace(each, what=f"{name}: {each.what}") for each in found]
+    return checks
+
+
+def _check_files(
+    folder: AnyPath, noted: Mapping[str, Any], plan: RunPlan | None, checksums: Mapping[str, object]
+) -> list[Check]:
+    """Compare arrays and the table with their checksums, which are there for all that the plan wants, and no others."""
     for array in checksums:
         parts = PurePosixPath(array)
         if not parts.parts or parts.is_absolute() or ".." in parts.parts or "\0" in array:
             raise StoreError(
                 f"{folder / PROVENANCE}: the provenance is damaged, it names {array!r}, which is not inside the result"
             )
-    checks = [_check_metadata(folder, group, kind) for group, kind in groups.items()]
+    checks = []
+    wanted = _wanted(noted, plan)
+    if missing := [path for path in wanted if path not in checksums]:
+        checks.append(Check("checksums", passed=False, detail=f"no checksum for {', '.join(missing)}"))
+    if plan is not None and (beyond := [path for path in checksums if path not in wanted]):
+        told = f"of {', '.join(beyond)}, which the plan does not know"
+        checks.append(Check("checksums", passed=False, detail=told))
     for array, expected in checksums.items():
         same = checksum(folder / array) == expected
         checks.append(Check(f"checksum of {array}", same, "" if same else "changed since it was written"))
-    checks += _note_damage(folder, [check.what for check in checks if not check.passed])
-    if audit:
-        if all(check.passed for check in checks):
-            checks.append(_check_seams(folder, windows, seed, workers, function))
-        else:
-            checks.append(Check(_SEAMS, passed=True, detail="the result itself is damaged", made=False))
     return checks
+
+
+def _wanted(noted: Mapping[str, Any], plan: RunPlan | None) -> list[str]:
+    """Give the arrays of a result, and its table; of one whose plan is not understood, those that all results have."""
+    if plan is not None:
+        return sorted([*plan.array_specs, *([TABLE] if plan.table else [])])
+    found = ["labels/semantic/0"]
+    found += ["labels/instances/0"] if noted["instances"] != "none" else []
+    found += ["probabilities/0"] if noted["probabilities"] != "none" else []
+    found += ["0"] if noted.get("copy_image") else []
+    return [*found, *([TABLE] if noted.get("table") else [])]
+
+
+def _check_contents(plan: RunPlan, provenance: Mapping[str, Any], seed: int, *, ask_input: bool) -> list[Check]:
+    """Hold the parts of a result whose bytes are as they were written against one another."""
+    from pipeline.audit_jobs import audit_bench
+    from pipeline.verify_contents import check_numbering, check_pyramids
+    from pipeline.verify_table import check_table
+
+    bench, objects = audit_bench(plan, finished=True), provenance.get("objects")
+    checks: list[Check] = []
+    pixels: int | None = None
+
+    def count() -> Check:
+        nonlocal pixels
+        check, pixels = check_numbering(bench, objects)
+        return check
+
+    if plan.instances != "none":
+        checks.append(_made("numbers of objects", count))
+    elif objects is not None:
+        checks.append(Check("numbers of objects", passed=False, detail=f"the plan wants none, {objects!r} are noted"))
+    if plan.table:
+        table = _made("table of objects", lambda: check_table(bench, objects, pixels, seed, ask_input=ask_input))
+        checks.append(table)
+    if max(len(pyramid.levels) for pyramid in plan.pyramids) > 1:
+        checks.append(_made("pyramids", lambda: check_pyramids(bench, seed)))
+    return checks
+
+
+def _made(what: str, make: Callable[[], Check]) -> Check:
+    """Make a check; what cannot be read has failed it."""
+    try:
+        return make()
+    except ImageError as error:
+        return Check(what, passed=True, detail=in_one_line(str(error)), made=False)
+    except SeamfreeError as error:
+        return Check(what, passed=False, detail=in_one_line(str(error)))
 
 
 def _note_damage(folder: AnyPath, what: list[str]) -> list[Check]:
@@ -136,23 +204,6 @@ def _note_damage(folder: AnyPath, what: list[str]) -> list[Check]:
     )
 
 
-def _check_metadata(folder: AnyPath, group: str, expected: str, what: str = "") -> Check:
-    what = what or f"metadata of {group or 'the image'}"
-    if not any((folder / group / name).exists() for name in ("zarr.json", ".zgroup")):
-        return Check(what, passed=False, detail="there are none")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            found = open_ome_zarr(zarr.open_group(readable(folder / group), mode="r"))
-    except Exception as error:  # noqa: BLE001 (on damaged metadata the readers raise what they like)
-        return Check(what, passed=False, detail=" ".join(f"{type(error).__name__}: {error}".splitlines()[:1]))
-    kind, version = type(found).__name__, found.ome_zarr_version
-    return Check(what, kind == expected, f"OME-Zarr {version} {kind}{'' if kind == expected else f', not {expected}'}")
-
-
-_SEAMS = "seams"
-
-
 def _check_seams(folder: AnyPath, windows: int | None, seed: int, workers: int, function: str | None) -> Check:
     from pipeline.audit import describe_faults, describe_report
 
@@ -161,9 +212,9 @@ def _check_seams(folder: AnyPath, windows: int | None, seed: int, workers: int, 
     except ConfigError:
         raise
     except (ImageError, ModelError, PlanError) as error:
-        return Check(_SEAMS, passed=True, detail=" ".join(str(error).split()), made=False)
+        return Check(_SEAMS, passed=True, detail=in_one_line(str(error)), made=False)
     except SeamfreeError as error:
-        return Check(_SEAMS, passed=False, detail=" ".join(str(error).split()))
+        return Check(_SEAMS, passed=False, detail=in_one_line(str(error)))
     if report["passed"] is None:
         return Check(_SEAMS, passed=True, detail=describe_report(report), made=False)
     if not report["passed"]:
@@ -226,18 +277,12 @@ def audit_again(
 
 
 def _plan_of(folder: AnyPath, windows: int | None) -> RunPlan:
-    """Give the plan of a result, for the place where it lies now."""
+    """Give the plan of a result, for the place where it lies now, with as many windows as wanted."""
     from pipeline.audit import learn_footprint
     from pipeline.audit_windows import choose_count
-    from pipeline.planning import RunPlan
     from pipeline.site import count_gpus
 
-    try:
-        # A result may come from anywhere: what it says of code that may be run is no permission.
-        changes = {"output": str(folder), "factory": None, "trust_model_code": False}
-        plan = RunPlan.model_validate(read_provenance(folder)["plan"] | changes)
-    except (ValidationError, KeyError, TypeError) as error:
-        raise PlanError(f"{folder / PROVENANCE}: the plan is not one of this version of seamfree") from error
+    plan = noted_plan(folder, read_provenance(folder))
     if plan.device == "cuda" and not count_gpus("auto"):
         raise PlanError(f"{folder}: computed on a GPU, and there is none here")
     if windows is None:

@@ -278,7 +278,10 @@ def test_verify_accepts_a_whole_result(result: Path) -> None:
     assert all(line.startswith("ok ") for line in printed)
     arrays = 6 if (result / "0").exists() else 4
     assert sum("checksum of" in line for line in printed) == arrays + 1
-    assert sum("metadata of" in line for line in printed) == 4
+    assert sum("metadata of" in line for line in printed) == 5
+    assert [line.split(":")[0].split(maxsplit=1)[1] for line in printed[-4:]] == [
+        "numbers of objects", "table of objects", "pyramids", "seams",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (7, 5), (1, 37), (131, 127), (257, 263)])

@@ -53,7 +53,9 @@ def folder(made: Path, tmp_path: Path) -> Path:
 
 def seams(result: Path, **given: Any) -> Check:  # noqa: ANN401 (as for `verify`)
     *others, last = verify(result, **given)
-    assert all(check.passed and check.made for check in others)
+    assert all(check.passed for check in others)
+    # Of a plan that is not understood nothing but metadata and checksums can be checked.
+    assert [check.what for check in others if not check.made] in ([], ["numbers of objects, table and pyramids"])
     assert last.what == "seams"
     return last
 
@@ -143,14 +145,17 @@ def test_a_result_with_wrong_labels_and_right_checksums_fails(folder: Path) -> N
     facts = read_provenance(result)
     facts["checksums"]["labels/instances/0"] = checksum(result / "labels/instances/0")
     (result / "seamfree.json").write_text(json.dumps(facts))
-    found = seams(result)
+    *others, found = verify(result)
+    # Its new number is the last, though it begins among the others.
+    wrong = ["numbers of objects", "repair"]
+    assert [check.what for check in others if not check.passed or check.what == "repair"] == wrong
     assert not found.passed
     assert "an object that differs at t 0, z 0, y " in found.detail
     assert "nearest to the seam at x 128" in found.detail
     called = CliRunner().invoke(app, ["verify", str(result)])
     assert called.exit_code == 1
     assert called.stdout.splitlines()[-1] == f"FAILED seams: {found.detail}"
-    assert CliRunner().invoke(app, ["verify", str(result), "--no-audit"]).exit_code == 0
+    assert CliRunner().invoke(app, ["verify", str(result), "--no-audit"]).exit_code == 1
 
 
 @pytest.mark.parametrize("plan", [None, [1], "text"])

@@ -24,7 +24,7 @@ def verify(
     ] = None,
     plot: Annotated[Path | None, typer.Option(help="File for a plot of the run's audit, as SVG.")] = None,
 ) -> None:
-    """Check a finished result: metadata, checksums, and that its tiles do not show."""
+    """Check a finished result: metadata, checksums, what it holds, and that its tiles do not show."""
     from pipeline.results import check_result, open_result
     from pipeline.verify import verify as check
 

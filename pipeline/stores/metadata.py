@@ -27,6 +27,7 @@ __all__ = [
     "Space",
     "Version",
     "group_file",
+    "group_files",
     "group_of",
     "ome_of",
     "relative_source",
@@ -134,6 +135,12 @@ def relative_source(result: Path, image: Path) -> str:
 def group_file(version: Version) -> str:
     """Give the name of the file by which a folder is a group."""
     return ".zgroup" if version == "0.4" else "zarr.json"
+
+
+def group_files(group: str, version: Version) -> list[str]:
+    """Give the paths of all files that describe a group of this path, below the same folder."""
+    names = (".zgroup", ".zattrs") if version == "0.4" else ("zarr.json",)
+    return [f"{group}/{name}" if group else name for name in names]
 
 
 def group_of(folder: Path, version: Version) -> zarr.Group:

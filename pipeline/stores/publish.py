@@ -19,6 +19,7 @@ __all__ = [
     "PROVENANCE",
     "checksum",
     "count_objects",
+    "file_checksums",
     "file_digests",
     "flush",
     "fold",
@@ -84,6 +85,33 @@ def file_digests(array: AnyPath) -> Iterator[tuple[str, bytes]]:
     ignored = set(leftovers(array))
     for path in sorted(path for path in array.rglob("*") if path.is_file() and path not in ignored):
         yield path.relative_to(array).as_posix(), digest_of(path)
+
+
+def file_checksums(result: AnyPath, files: Iterable[str]) -> dict[str, str | None]:
+    """Give the BLAKE2b digests of single files of a result, hexadecimal; None of those that are not there.
+
+    Parameters
+    ----------
+    result : Path or RemotePath
+        The result's folder.
+    files : iterable of str
+        Their paths below it.
+
+    Raises
+    ------
+    StoreError
+        If the disk refuses.
+    """
+
+    def of(path: AnyPath) -> str | None:
+        try:
+            return digest_of(path).hex()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+    return {file: of(result / file) for file in files}
 
 
 def write_provenance(result: Path, facts: dict[str, Any]) -> None:

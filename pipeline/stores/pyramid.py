@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.geometry import Box
     from pipeline.stores.arrays import ResultArray
 
-__all__ = ["Method", "build_region", "downsample_mean", "downsample_nearest"]
+__all__ = ["Method", "build_region", "coarser_block", "downsample_mean", "downsample_nearest"]
 
 Method = Literal["mean", "nearest"]
 
@@ -98,6 +98,27 @@ def _mean_of_pairs(strip: NDArray[Any]) -> NDArray[Any]:
     return mean
 
 
+def coarser_block(finer: ResultArray, region: Box, method: Method) -> NDArray[Any]:
+    """Give what belongs into a region of a coarser level.
+
+    Parameters
+    ----------
+    finer : ResultArray
+        The level before.
+    region : Box
+        In the coarser level.
+    method : {"mean", "nearest"}
+        For images, or for labels.
+
+    Raises
+    ------
+    StoreError
+        If the finer level cannot be read.
+    """
+    block = finer.read(finer_box(region, finer.spec.shape))
+    return downsample_mean(block) if method == "mean" else downsample_nearest(block)
+
+
 def build_region(finer: ResultArray, coarser: ResultArray, region: Box, method: Method) -> None:
     """Make one region of a coarser level.
 
@@ -115,5 +136,4 @@ def build_region(finer: ResultArray, coarser: ResultArray, region: Box, method: 
     StoreError
         If the region cuts a shard, or a level cannot be read or written.
     """
-    block = finer.read(finer_box(region, finer.spec.shape))
-    coarser.write(region, downsample_mean(block) if method == "mean" else downsample_nearest(block))
+    coarser.write(region, coarser_block(finer, region, method))

@@ -31,8 +31,10 @@ __all__ = [
     "find_row",
     "first_rows",
     "first_values",
+    "odd_columns",
     "open_table",
     "read_table",
+    "stream_columns",
     "write_table",
     "write_table_group",
 ]
@@ -222,7 +224,8 @@ def open_table(result: AnyPath) -> Iterator[pq.ParquetFile]:
     with file:
         try:
             yield pq.ParquetFile(file, read_dictionary=["class"])
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
+            # Of pages that are cut off Arrow says what it says of a disk.
             raise StoreError(f"{path}: the table cannot be read ({' '.join(str(error).split())})") from error
 
 
@@ -310,3 +313,35 @@ def first_values(result: AnyPath, column: str) -> NDArray[Any]:
         if file.metadata.num_row_groups == 0:
             return np.zeros(0)
         return np.asarray(file.read_row_group(0, columns=[column])[column])
+
+
+def stream_columns(result: AnyPath, names: Sequence[str]) -> Iterator[list[NDArray[Any]]]:
+    """Read columns of numbers piece by piece, as many rows at a time as hold few megabytes, however long the table is.
+
+    Raises
+    ------
+    StoreError
+        If there is no table, it cannot be read, or it has no such column.
+    """
+    with open_table(result) as file:
+        for name in names:
+            if name not in file.schema_arrow.names:
+                raise StoreError(f"{result}: the table has no column {name!r}")
+        for piece in file.iter_batches(batch_size=2**16, columns=list(names)):
+            yield [np.asarray(piece[name]) for name in names]
+
+
+def odd_columns(result: AnyPath, fields: Sequence[Field]) -> list[str]:
+    """Name the columns of the table that are not what they are said to be: missing, of another type or unit, or new.
+
+    Raises
+    ------
+    StoreError
+        If there is no table, or it cannot be read.
+    """
+    with open_table(result) as file:
+        # Strings are read as numbers of strings, see `open_table`.
+        held = {field.name: (str(getattr(field.type, "value_type", field.type)), field.metadata)
+                for field in file.schema_arrow}  # fmt: skip
+    wanted = {field.name: (str(field.type), field.metadata) for field in _schema(fields)}
+    return [name for name in {**wanted, **held} if held.get(name) != wanted.get(name)]
