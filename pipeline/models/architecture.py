@@ -142,8 +142,10 @@ class UNetConfig(BaseModel):
         total = 0
         for level, ((_, (_, *across)), width) in enumerate(zip(self.level_sizes(window), self.channels, strict=True)):
             planes = 2 ** (self.depth - level)
-            # Two planes before each of four convolutions, and what waits.
-            kept = 10 + (self.lag(level) + 2 * planes if level < self.depth else 0)
-            # The widest step, as above, of the top level; those below it have not given their slabs back yet.
-            total += (kept + 10 * (planes + 2)) * width * prod(across)
+            # Two planes before each of four convolutions; the widest step, as above, of the top level: those below it
+            # have not given their slabs back yet.
+            total += (10 + 10 * (planes + 2)) * width * prod(across)
+            if level < self.depth:
+                waiting = prod(edge - 2 * self.crop(level) for edge in across)
+                total += (self.lag(level) + 2 * planes) * width * waiting
         return total

@@ -86,32 +86,39 @@ class _Waiting:
     Parameters
     ----------
     crop : int
-        So many of the first ones nobody waits for.
+        So many of the first planes nobody waits for, and of each plane so many pixels of each edge.
     """
 
     def __init__(self, crop: int) -> None:
-        self._crop, self._planes = crop, deque[Tensor]()
+        self._left_out, self._crop, self._planes = crop, crop, deque[Tensor]()
 
     def listen(self, slabs: Slabs) -> Slabs:
-        """Give the slabs as they come, and keep them."""
+        """Give the slabs as they come, and keep what is waited for."""
         for slab in slabs:
-            left_out = min(self._crop, slab.shape[_DEPTH])
-            self._crop -= left_out
-            self._planes.append(slab[:, :, left_out:])
+            missing = min(self._left_out, slab.shape[_DEPTH])
+            self._left_out -= missing
+            if missing < slab.shape[_DEPTH]:
+                self._planes.append(self._wanted(slab[:, :, missing:]))
             yield slab
 
-    def take(self, like: Tensor) -> list[Tensor]:
-        """Give as many planes as `like` has, and of them the middle that has its shape."""
-        taken, missing = [], like.shape[_DEPTH]
-        while missing:
+    def _wanted(self, slab: Tensor) -> Tensor:
+        if not self._crop:
+            return slab
+        inner = slice(self._crop, -self._crop)
+        # A copy, or all of it would be kept.
+        return slab[..., inner, inner].contiguous(memory_format=torch.channels_last_3d)
+
+    def take(self, count: int) -> Tensor:
+        """Give the next planes."""
+        taken = []
+        while count:
             first = self._planes.popleft()
-            if first.shape[_DEPTH] > missing:
-                self._planes.appendleft(first[:, :, missing:])
-                first = first[:, :, :missing]
-            missing -= first.shape[_DEPTH]
+            if first.shape[_DEPTH] > count:
+                self._planes.appendleft(first[:, :, count:])
+                first = first[:, :, :count]
+            count -= first.shape[_DEPTH]
             taken.append(first)
-        rows, columns = ((mine - wanted) // 2 for mine, wanted in zip(taken[0].shape[3:], like.shape[3:], strict=True))
-        return [slab[..., rows : rows + like.shape[3], columns : columns + like.shape[4]] for slab in taken]
+        return taken[0] if len(taken) == 1 else torch.cat(taken, _DEPTH)
 
 
 def _block(slabs: Slabs, layers: nn.Module, padding: int) -> Slabs:
@@ -163,6 +170,4 @@ def _joined(slabs: Slabs, waiting: _Waiting, upsample: nn.Module) -> Slabs:
     """Double each axis, and put what has waited beside it."""
     for slab in slabs:
         raised = upsample(slab)
-        copied = waiting.take(raised)
-        beside = copied[0] if len(copied) == 1 else torch.cat(copied, _DEPTH)
-        yield torch.cat([beside, raised], 1)
+        yield torch.cat([waiting.take(raised.shape[_DEPTH]), raised], 1)
