@@ -218,8 +218,12 @@ class DaskExecutor:
 
     def _most(self) -> int:
         """Give how many tasks may be in flight, with as many workers as there are by now."""
+        scheduler = self.client.scheduler
+        if scheduler is None:
+            # The client has given up to connect to it again, be it in a job before.
+            raise ClusterError(_LOST)
         try:
-            threads: dict[str, int] = self.client.nthreads()
+            threads: dict[str, int] = self.client.sync(scheduler.ncores)
         except (OSError, TimeoutError) as error:
             raise ClusterError(_LOST) from error
         return max(1, sum(threads.values()) * self.ahead)
@@ -234,6 +238,7 @@ class DaskExecutor:
     ) -> Iterator[tuple[int, Any]]:
         """Run `job` for each index on the cluster; see `Executor.map`."""
         from distributed import as_completed
+        from distributed.client import ClosedClientError
 
         most, counted = self._most(), perf_counter()
         # What has to be done again goes by itself, so that it is known what it does.
@@ -247,8 +252,11 @@ class DaskExecutor:
         given_up: TileError | None = None
 
         def submit(groups: list[tuple[int, ...]], by: int) -> None:
-            futures = self.client.map(_attempt_on_worker, [stage] * len(groups), [ways[by]] * len(groups),
-                                      [packed] * len(groups), groups, pure=False, retries=0)  # fmt: skip
+            try:
+                futures = self.client.map(_attempt_on_worker, [stage] * len(groups), [ways[by]] * len(groups),
+                                          [packed] * len(groups), groups, pure=False, retries=0)  # fmt: skip
+            except ClosedClientError as error:
+                raise ClusterError(_LOST) from error
             flying.update(zip(futures, groups, strict=True))
             completed.update(futures)
 

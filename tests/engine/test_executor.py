@@ -23,7 +23,7 @@ from pipeline.engine.executor import (
     how_many,
 )
 from pipeline.engine.workers import WORKER_ENVIRONMENT
-from pipeline.errors import ConfigError, ImageError, TileError, TileMemoryError, WorkersKilledError
+from pipeline.errors import ClusterError, ConfigError, ImageError, TileError, TileMemoryError, WorkersKilledError
 from tests.engine import jobs
 
 
@@ -229,6 +229,16 @@ def test_a_worker_that_has_lost_its_gpu_is_replaced(tmp_path: Path) -> None:
         found = dict(executor.map("segment", jobs.lose_gpu_once, str(tmp_path), range(12)))
     assert sorted(found) == list(range(12))
     assert found[2]["pid"] != int((tmp_path / "lost").read_text())
+
+
+def test_once_the_scheduler_is_gone_each_image_is_told_so() -> None:
+    with open_cluster(ClusterSpec(workers=1)) as address, connect(address) as executor:
+        assert isinstance(executor, DaskExecutor)
+        # As it does by itself when it has given up to connect again.
+        executor.client.close()
+        for _ in range(2):
+            with pytest.raises(ClusterError, match="the Dask scheduler is gone"):
+                list(executor.map("stage", jobs.double, 7, range(3)))
 
 
 def test_nothing_is_left_running() -> None:
