@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Check"]
+import numpy as np
+
+__all__ = ["Check", "draw_some"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +29,10 @@ class Check:
     passed: bool
     detail: str = ""
     made: bool = True
+
+
+def draw_some(count: int, most: int, seed: int | list[int]) -> list[int]:
+    """Draw some of so many things, by their numbers from 0 on, ascending; all where there are few."""
+    if count <= most:
+        return list(range(count))
+    return sorted(np.random.default_rng(seed).choice(count, most, replace=False).tolist())

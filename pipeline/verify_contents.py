@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.checks import Check
+from pipeline.checks import Check, draw_some
 from pipeline.labels.components import AXES
 from pipeline.labels.numbering import follow_numbers
 from pipeline.pyramids import plain_grid
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.bench import Bench
-    from pipeline.geometry import Box, TileGrid
+    from pipeline.geometry import Box
     from pipeline.pyramids import Pyramid
 
 __all__ = ["check_numbering", "check_pyramids"]
@@ -89,20 +89,13 @@ def check_pyramids(bench: Bench, seed: int) -> Check:
         for level in range(1, len(pyramid.levels)):
             grid = plain_grid(pyramid.levels[level], pyramid.chunk)
             total += len(grid)
-            for index in _draw(grid, [seed, turn, level]):
+            for index in draw_some(len(grid), BLOCKS, [seed, turn, level]):
                 made += 1
                 if (at := _first_difference(bench, pyramid, level, grid[index].owned)) is not None:
                     place = ", ".join(f"{axis.lower()} {one}" for axis, one in zip(pyramid.frame, at, strict=True))
                     told = f"{pyramid.array(level)} differs at {place} from what {pyramid.array(level - 1)} gives"
                     return Check("pyramids", passed=False, detail=told)
     return Check("pyramids", passed=True, detail=f"{made} of {total:,} blocks made again" if total else "no levels")
-
-
-def _draw(grid: TileGrid, seed: list[int]) -> list[int]:
-    """Draw some places of a grid; all where there are few."""
-    if len(grid) <= BLOCKS:
-        return list(range(len(grid)))
-    return sorted(np.random.default_rng(seed).choice(len(grid), BLOCKS, replace=False).tolist())
 
 
 def _first_difference(bench: Bench, pyramid: Pyramid, level: int, box: Box) -> tuple[int, ...] | None:

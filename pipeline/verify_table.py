@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.checks import Check
+from pipeline.checks import Check, draw_some
 from pipeline.errors import ImageError
 from pipeline.geometry import Box, Margin
 from pipeline.measure.columns import columns
@@ -73,7 +73,7 @@ def check_table(bench: Bench, objects: object, pixels: int | None, seed: int, *,
         return Check(what, passed=False, detail=f"{rows:,} rows, and the provenance says {objects!r} objects")
     if pixels is not None and area != pixels:
         return Check(what, passed=False, detail=f"areas of {area:,} pixels in all, and objects have {pixels:,}")
-    numbers, subject = _draw(rows, seed), bench.plan.subject
+    numbers, subject = [1 + at for at in draw_some(rows, SAMPLE, seed)], bench.plan.subject
     of_input = bool(subject.channels) and not bench.plan.copy_image
     without, note = replace(subject, channels=()), ""
     try:
@@ -85,13 +85,6 @@ def check_table(bench: Bench, objects: object, pixels: int | None, seed: int, *,
     if odd_row is not None:
         return Check(what, passed=False, detail=odd_row)
     return Check(what, passed=True, detail=f"{rows:,} rows, {looked} objects measured again{note}")
-
-
-def _draw(rows: int, seed: int) -> list[int]:
-    """Draw some objects; all where there are few."""
-    if rows <= SAMPLE:
-        return list(range(1, rows + 1))
-    return sorted((np.random.default_rng(seed).choice(rows, SAMPLE, replace=False) + 1).tolist())
 
 
 def _measure_again(bench: Bench, numbers: list[int], subject: Subject) -> tuple[int, str | None]:

@@ -37,3 +37,12 @@ def own_forkserver() -> Iterator[None]:
     forkserver._forkserver._stop()  # type: ignore[attr-defined]  # as CPython's own tests do
     yield
     forkserver._forkserver._stop()  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def bright(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Give a two-dimensional model whose objects are the brighter half of the intensities."""
+    # torch is loaded by those tests alone that need it.
+    from tests.random_models import save_threshold_model
+
+    return save_threshold_model(tmp_path_factory.mktemp("model") / "bright", 2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any, Literal
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -83,7 +82,8 @@ def test_honest_objects_are_never_odd(plan: Any, seed: int, edge: int, grow: boo
     classes = drawn(plan, seed)
     labels = honest(plan, classes)
     point = tuple(np.random.default_rng(seed).integers(plan.label_shape).tolist())
-    with patch.object(audit_objects, "OBJECT_EDGES", {2: edge, 3: edge}):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit_objects, "OBJECT_EDGES", {2: edge, 3: edge})
         found = compare_objects(bench(plan, classes, labels), point, grow=grow)
     assert found["odd_objects"] == 0, found
 
@@ -116,7 +116,9 @@ def test_any_other_partition_is_odd_where_all_is_seen(plan: Any, seed: int) -> N
         ({"border": "drop"}, 1, 0),
     ],
 )
-def test_what_can_be_said_of_what_reaches_beyond(changes: dict[str, Any], labels: int, odd: int) -> None:
+def test_what_can_be_said_of_what_reaches_beyond(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], labels: int, odd: int
+) -> None:
     classes = np.zeros((1, 1, 40, 200), dtype=np.uint8)
     classes[..., 10:20, 20:180] = 2
     given_plan = {
@@ -126,6 +128,6 @@ def test_what_can_be_said_of_what_reaches_beyond(changes: dict[str, Any], labels
     plan = SimpleNamespace(**given_plan | changes)
     plan.parting = PartingRule(1.0, plan.minimum_size, (1, 1))
     objects = np.where(classes > 0, np.uint32(labels), np.uint32(0))
-    with patch.object(audit_objects, "OBJECT_EDGES", {2: 30, 3: 30}):
-        found = compare_objects(bench(plan, classes, objects), (0, 0, 15, 100), grow=False)
+    monkeypatch.setattr(audit_objects, "OBJECT_EDGES", {2: 30, 3: 30})
+    found = compare_objects(bench(plan, classes, objects), (0, 0, 15, 100), grow=False)
     assert (found["objects"], found["open"], found["decided"], found["odd_objects"]) == (0, True, False, odd)

@@ -23,12 +23,6 @@ from pipeline.stores.metadata import Space
 from pipeline.stores.ome_tiff import TiffImage, write_ome_tiff
 from tests.fields import load_fields
 from tests.plates import write_plate
-from tests.random_models import save_threshold_model
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_threshold_model(tmp_path_factory.mktemp("model") / "bright", 2)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +30,8 @@ def field() -> NDArray[np.uint8]:
     return load_fields()[0]
 
 
-def run(model: str, given: Path, into: Path, /, **settings: Any) -> Result:  # noqa: ANN401
-    values = {"model": model, "tile": 256, "execution": {"scheduler": "serial"}, "audit": {"windows": 0}}
+def run(bright: str, given: Path, into: Path, /, **settings: Any) -> Result:  # noqa: ANN401
+    values = {"model": bright, "tile": 256, "execution": {"scheduler": "serial"}, "audit": {"windows": 0}}
     report = segment(given, into, make_config(values | settings))[0]
     assert report.result is not None, report.reason
     return open_result(report.result)
@@ -71,7 +65,7 @@ def check_levels(series: tifffile.TiffPageSeries, levels: list[Any], *, last: bo
 
 
 def test_a_movie_of_two_channels_is_written_with_labels_and_pyramids(
-    tmp_path: Path, model: str, field: NDArray[np.uint8]
+    tmp_path: Path, bright: str, field: NDArray[np.uint8]
 ) -> None:
     frames = np.stack([np.stack([field, field[::-1]]), np.stack([field[:, ::-1], field])]).astype(np.uint16) * 9
     tifffile.imwrite(
@@ -80,7 +74,7 @@ def test_a_movie_of_two_channels_is_written_with_labels_and_pyramids(
                   "PhysicalSizeYUnit": "nm", "TimeIncrement": 2.5, "TimeIncrementUnit": "min",
                   "Channel": {"Name": ["membrane", "DNA"]}},
     )  # fmt: skip
-    result = run(model, tmp_path / "a.ome.tif", tmp_path / "out", channels=["DNA"])
+    result = run(bright, tmp_path / "a.ome.tif", tmp_path / "out", channels=["DNA"])
     image, semantic, instances = export(result, tmp_path / "b.ome.tif").images
     assert [each.name for each in (image, semantic, instances)] == ["a", "semantic", "instances"]
     assert [channel.name for channel in image.pixels.channels] == ["membrane", "DNA"]
@@ -105,9 +99,9 @@ def test_a_movie_of_two_channels_is_written_with_labels_and_pyramids(
     assert (tmp_path / "b.ome.tif").read_bytes() == first
 
 
-def test_a_colour_picture_stays_one(tmp_path: Path, model: str, field: NDArray[np.uint8]) -> None:
+def test_a_colour_picture_stays_one(tmp_path: Path, bright: str, field: NDArray[np.uint8]) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.stack([255 - field, field, field // 2], axis=-1), photometric="rgb")
-    result = run(model, tmp_path / "a.tif", tmp_path / "out", channels=["green"])
+    result = run(bright, tmp_path / "a.tif", tmp_path / "out", channels=["green"])
     export(result, tmp_path / "b.ome.tif")
     with tifffile.TiffFile(tmp_path / "b.ome.tif") as file:
         assert file.series[0].axes == "YXS"
@@ -117,10 +111,10 @@ def test_a_colour_picture_stays_one(tmp_path: Path, model: str, field: NDArray[n
 
 
 def test_the_image_of_an_ome_zarr_is_taken_from_there_while_it_is_what_it_was(
-    tmp_path: Path, model: str, field: NDArray[np.uint8]
+    tmp_path: Path, bright: str, field: NDArray[np.uint8]
 ) -> None:
     source = write_plate(tmp_path / "P.zarr", [field], ("A/1",), 1) / "A/1/0"
-    result = run(model, source, tmp_path / "out")
+    result = run(bright, source, tmp_path / "out")
     export(result, tmp_path / "b.ome.tif")
     with tifffile.TiffFile(tmp_path / "b.ome.tif") as file:
         check_levels(file.series[0], [field, field[::2, ::2]])

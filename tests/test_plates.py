@@ -22,15 +22,9 @@ from pipeline.results import PlateResult
 from pipeline.verify import verify
 from tests.faults.run import Run, contents
 from tests.plates import BIN, check_valid, parts_of_fields, run, write_plate
-from tests.random_models import save_threshold_model
 
 README = Path(__file__).parents[1] / "README.md"
 Version = Literal["0.4", "0.5"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_threshold_model(tmp_path_factory.mktemp("model") / "bright", 2)
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +40,10 @@ def opened(path: Path) -> PlateResult:
 
 @pytest.mark.parametrize(("version", "wanted"), [("0.4", "0.5"), ("0.5", "0.4"), ("0.5", "0.5")])
 def test_a_plate_of_the_same_layout_comes_out(
-    tmp_path: Path, model: str, fields: list[NDArray[np.uint8]], version: Version, wanted: Version
+    tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]], version: Version, wanted: Version
 ) -> None:
     source = write_plate(tmp_path / "P.zarr", fields, ("A/01", "B/03"), 2, version)
-    reports = run(model, source, tmp_path / "out", output={"ome_zarr": wanted})
+    reports = run(bright, source, tmp_path / "out", output={"ome_zarr": wanted})
     assert [(report.name, report.status) for report in reports] == [
         *((f"P/{field}", "done") for field in ("A/01/0", "A/01/1", "B/03/0", "B/03/1")), ("P", "done"),
     ]  # fmt: skip
@@ -60,7 +54,7 @@ def test_a_plate_of_the_same_layout_comes_out(
     assert list(plate.wells) == ["A01", "B03"]
     assert plate.objects == reports[-1].objects == sum(report.objects or 0 for report in reports[:-1])
     for number, field in enumerate(plate.fields):
-        (alone,) = run(model, source / field.row / field.column / field.name, tmp_path / f"alone-{number}")
+        (alone,) = run(bright, source / field.row / field.column / field.name, tmp_path / f"alone-{number}")
         np.testing.assert_array_equal(field.result.instances[0][:], open_result(str(alone.result)).instances[0][:])
     assert all(check.passed for check in verify(plate.path))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -74,9 +68,9 @@ def test_a_plate_of_the_same_layout_comes_out(
 
 
 def test_the_table_of_a_plate_and_the_summary_of_its_wells(
-    tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]
+    tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]
 ) -> None:
-    run(model, write_plate(tmp_path / "P.zarr", fields), tmp_path / "out")
+    run(bright, write_plate(tmp_path / "P.zarr", fields), tmp_path / "out")
     plate = opened(tmp_path / "out" / "P.ome.zarr")
     table = plate.table
     assert list(table.columns[:6]) == ["well", "row", "column", "field", "label", "class"]
@@ -103,9 +97,9 @@ def test_the_table_of_a_plate_and_the_summary_of_its_wells(
         plate.write_geojson(tmp_path / "a.geojson")
 
 
-def test_the_command_shows_the_wells(tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]) -> None:
+def test_the_command_shows_the_wells(tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]) -> None:
     write_plate(tmp_path / "P.zarr", fields, ("A/01",))
-    command: list[str | Path] = ["run", tmp_path / "P.zarr", "-o", tmp_path / "out", "-m", model, "--direct"]
+    command: list[str | Path] = ["run", tmp_path / "P.zarr", "-o", tmp_path / "out", "-m", bright, "--direct"]
     command = [BIN / "seamfree", *command, "--scheduler", "serial"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -125,14 +119,14 @@ def damage(field: Path) -> None:
 
 
 def test_a_field_that_fails_keeps_the_plate_unfinished_or_is_left_out(
-    tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]
+    tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]
 ) -> None:
     source = write_plate(tmp_path / "P.zarr", fields)
     sound = tmp_path / "sound"
     shutil.copytree(source / "B/03/0", sound)
     damage(source / "B/03/0")
     out = tmp_path / "out"
-    reports = run(model, source, out)
+    reports = run(bright, source, out)
     assert [report.status for report in reports] == ["done", "done", "failed", "done", "failed"]
     assert "1 of 4 fields or wells failed, first P/B/03/0" in str(reports[-1].reason)
     partial = out / "P.ome.zarr.partial"
@@ -142,7 +136,7 @@ def test_a_field_that_fails_keeps_the_plate_unfinished_or_is_left_out(
     assert len(pd.read_csv(out / "P.wells.csv")) == 2
 
     shutil.copytree(out, tmp_path / "without")
-    reports = run(model, source, tmp_path / "without", output={"missing_fields": "leave_out"})
+    reports = run(bright, source, tmp_path / "without", output={"missing_fields": "leave_out"})
     assert [report.status for report in reports] == ["skipped", "skipped", "failed", "skipped", "done"]
     plate = opened(tmp_path / "without" / "P.ome.zarr")
     assert [field.path.name for field in plate.wells["B03"]] == ["1"]
@@ -151,36 +145,38 @@ def test_a_field_that_fails_keeps_the_plate_unfinished_or_is_left_out(
 
     shutil.rmtree(source / "B/03/0")
     shutil.copytree(sound, source / "B/03/0")
-    reports = run(model, source, out)
+    reports = run(bright, source, out)
     assert [report.status for report in reports] == ["skipped", "skipped", "done", "skipped", "done"]
     assert len(opened(out / "P.ome.zarr").fields) == 4
-    assert [report.status for report in run(model, source, out)] == ["skipped"] * 5
+    assert [report.status for report in run(bright, source, out)] == ["skipped"] * 5
 
 
-def test_fields_of_different_settings_are_no_plate(tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]) -> None:
+def test_fields_of_different_settings_are_no_plate(
+    tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]
+) -> None:
     source = write_plate(tmp_path / "P.zarr", fields, ("A/01",))
     damage(source / "A/01/1")
-    run(model, source, tmp_path / "out", identify="content")
+    run(bright, source, tmp_path / "out", identify="content")
     write_plate(tmp_path / "Q.zarr", fields, ("A/01",))
     shutil.rmtree(source)
     (tmp_path / "Q.zarr").rename(source)
     # Copied, the first field is the image that it was; only what was asked for differs.
-    reports = run(model, source, tmp_path / "out", instances={"minimum_size": 9}, identify="content")
+    reports = run(bright, source, tmp_path / "out", instances={"minimum_size": 9}, identify="content")
     assert [report.status for report in reports] == ["skipped", "done", "failed"]
     assert "A/01/0 and A/01/1 were made with different settings: minimum size differs" in str(reports[-1].reason)
     assert not (tmp_path / "out" / "P.ome.zarr").exists()
-    reports = run(model, source, tmp_path / "out", instances={"minimum_size": 9}, fresh=True)
+    reports = run(bright, source, tmp_path / "out", instances={"minimum_size": 9}, fresh=True)
     assert [report.status for report in reports] == ["done"] * 3
 
 
 def test_a_finished_plate_stays_until_a_new_one_takes_its_place(
-    tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]
+    tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]
 ) -> None:
     source, out = write_plate(tmp_path / "P.zarr", fields, ("A/01",)), tmp_path / "out"
-    run(model, source, out)
+    run(bright, source, out)
     before = contents(out)
     damage(source / "A/01/1")
-    reports = run(model, source, out, fresh=True)
+    reports = run(bright, source, out, fresh=True)
     assert [report.status for report in reports] == ["done", "failed", "failed"]
     after = contents(out)
     assert {name: after[name] for name in before if name.startswith("P.ome.zarr/")} == {
@@ -188,11 +184,11 @@ def test_a_finished_plate_stays_until_a_new_one_takes_its_place(
     }
 
 
-def test_what_is_not_ours_is_never_written_into(tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]) -> None:
+def test_what_is_not_ours_is_never_written_into(tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]) -> None:
     source = write_plate(tmp_path / "P.zarr", fields, ("A/01",))
     foreign = write_plate(tmp_path / "out" / "P.ome.zarr", fields, ("A/01",))
     before = contents(foreign)
-    reports = run(model, source, tmp_path / "out")
+    reports = run(bright, source, tmp_path / "out")
     assert {report.status for report in reports} == {"failed"}
     assert "there is something that seamfree has not made" in str(reports[0].reason)
     assert contents(foreign) == before
@@ -204,7 +200,7 @@ POINTS = ["marked:3", "marked:31", *(f"publishing:{number}" for number in (1, 4,
 @pytest.mark.slow
 @pytest.mark.parametrize("in_place", [False, True], ids=["plate", "in place"])
 def test_killed_at_any_point_a_plate_is_finished_by_the_next_run_and_never_half_visible(
-    tmp_path: Path, model: str, fields: list[NDArray[np.uint8]], in_place: bool
+    tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]], in_place: bool
 ) -> None:
     write_plate(tmp_path / "in" / "P.zarr", fields, ("A/01", "C/02"), 1, labels=["hand"])
     settings = tmp_path / "settings.yaml"
@@ -212,7 +208,7 @@ def test_killed_at_any_point_a_plate_is_finished_by_the_next_run_and_never_half_
 
     place = tmp_path / "place"
     visible = place / "in" / "P.zarr" if in_place else place / "out" / "P.ome.zarr"
-    command: list[str | Path] = [place / "in" / "P.zarr", "-o", place / "out", "-m", model, "-c", settings, "--direct"]
+    command: list[str | Path] = [place / "in" / "P.zarr", "-o", place / "out", "-m", bright, "-c", settings, "--direct"]
     command += ["--in-place"] if in_place else []
     expected: dict[str, bytes] = {}
     died = 0
@@ -237,11 +233,11 @@ def test_killed_at_any_point_a_plate_is_finished_by_the_next_run_and_never_half_
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_in_place_the_labels_become_part_of_the_plate(
-    tmp_path: Path, model: str, fields: list[NDArray[np.uint8]], version: Version
+    tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]], version: Version
 ) -> None:
     source = write_plate(tmp_path / "P.zarr", fields, ("A/01",), 2, version, labels=["hand", "eye"])
     before = contents(source)
-    reports = run(model, source, tmp_path / "out", output={"in_place": True})
+    reports = run(bright, source, tmp_path / "out", output={"in_place": True})
     assert [report.status for report in reports] == ["done"] * 3
     check_valid(source)
     after = contents(source)
@@ -254,7 +250,7 @@ def test_in_place_the_labels_become_part_of_the_plate(
         text = next(labels / name for name in (".zattrs", "zarr.json") if (labels / name).exists()).read_text()
         assert re.search(r'"hand",\s+"eye",\s+"semantic",\s+"instances"', text)
     plate = opened(source)
-    (alone,) = run(model, source / "A/01/1", tmp_path / "alone")
+    (alone,) = run(bright, source / "A/01/1", tmp_path / "alone")
     result = plate.fields[1].result
     np.testing.assert_array_equal(result.instances[0][:], open_result(str(alone.result)).instances[0][:])
     np.testing.assert_array_equal(result.image[0][:], fields[1])
@@ -266,10 +262,10 @@ def test_in_place_the_labels_become_part_of_the_plate(
         "run-summary.json",
     ]
 
-    assert [report.status for report in run(model, source, tmp_path / "out", output={"in_place": True})] == [
+    assert [report.status for report in run(bright, source, tmp_path / "out", output={"in_place": True})] == [
         "skipped"
     ] * 3
-    fresh = run(model, source, tmp_path / "out", fresh=True, output={"in_place": True}, instances={"method": "none"})
+    fresh = run(bright, source, tmp_path / "out", fresh=True, output={"in_place": True}, instances={"method": "none"})
     assert [report.status for report in fresh] == ["done"] * 3
     check_valid(source)
     assert sorted(path.name for path in (source / "A/01/0/labels").iterdir() if path.is_dir()) == [
@@ -281,34 +277,34 @@ def test_in_place_the_labels_become_part_of_the_plate(
 
 @pytest.mark.parametrize("taken", ["labels/instances", "labels/semantic", "tables/instances"])
 def test_in_place_no_name_is_ever_clobbered(
-    tmp_path: Path, model: str, fields: list[NDArray[np.uint8]], taken: str
+    tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]], taken: str
 ) -> None:
     source = write_plate(tmp_path / "P.zarr", fields, ("A/01",), 1)
     theirs = source / "A/01/0" / taken
     theirs.mkdir(parents=True)
     (theirs / "mine").write_text("by hand")
     before = contents(source)
-    reports = run(model, source, tmp_path / "out", output={"in_place": True})
+    reports = run(bright, source, tmp_path / "out", output={"in_place": True})
     assert [report.status for report in reports] == ["failed", "failed"]
     assert f"{taken}: this is there already" in str(reports[0].reason)
     assert contents(source) == before
 
 
-def test_in_place_is_for_images_of_ome_zarr(tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]) -> None:
+def test_in_place_is_for_images_of_ome_zarr(tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]) -> None:
     import tifffile
 
     tifffile.imwrite(tmp_path / "a.tif", fields[0])
-    (report,) = run(model, tmp_path / "a.tif", tmp_path / "out", output={"in_place": True})
+    (report,) = run(bright, tmp_path / "a.tif", tmp_path / "out", output={"in_place": True})
     assert "--in-place is for OME-Zarr, this is tiff" in str(report.reason)
-    (report,) = run(model, tmp_path / "a.tif", tmp_path / "out")
-    (report,) = run(model, Path(str(report.result)), tmp_path / "more", output={"in_place": True})
+    (report,) = run(bright, tmp_path / "a.tif", tmp_path / "out")
+    (report,) = run(bright, Path(str(report.result)), tmp_path / "more", output={"in_place": True})
     assert "a result of seamfree itself" in str(report.reason)
 
 
 def test_the_example_of_the_readme_measures_by_condition(
-    tmp_path: Path, model: str, fields: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(model, write_plate(tmp_path / "plate.zarr", fields, ("A/01", "B/03"), 1), tmp_path / "results")
+    run(bright, write_plate(tmp_path / "plate.zarr", fields, ("A/01", "B/03"), 1), tmp_path / "results")
     monkeypatch.chdir(tmp_path)
     (code,) = (
         code
@@ -327,7 +323,7 @@ def test_the_example_of_the_readme_measures_by_condition(
 
 
 def test_a_plate_is_one_runs_at_a_time_and_other_images_are_not_concerned(
-    tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]
+    tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]
 ) -> None:
     write_plate(tmp_path / "in" / "P.zarr", fields, ("A/01",))
     shutil.copytree(tmp_path / "in/P.zarr/A/01/0", tmp_path / "in/a.zarr")
@@ -339,28 +335,28 @@ def test_a_plate_is_one_runs_at_a_time_and_other_images_are_not_concerned(
     ) as other:  # fmt: skip
         assert other.stdout is not None
         other.stdout.readline()
-        reports = run(model, tmp_path / "in", tmp_path / "out")
+        reports = run(bright, tmp_path / "in", tmp_path / "out")
         other.communicate("\n")
     assert [(report.name, report.status) for report in reports] == [
         ("P/A/01/0", "failed"), ("P/A/01/1", "failed"), ("P", "failed"), ("a", "done"),
     ]  # fmt: skip
     assert all("another run is at work on it" in str(report.reason) for report in reports[:3])
-    again = run(model, tmp_path / "in", tmp_path / "out")
+    again = run(bright, tmp_path / "in", tmp_path / "out")
     assert [report.status for report in again] == ["done", "done", "done", "skipped"]
 
 
 def test_a_finished_plate_lists_the_fields_that_it_gains(
-    tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]
+    tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]
 ) -> None:
     write_plate(tmp_path / "both" / "P.zarr", fields, ("A/01", "C/02"), 1)
     write_plate(tmp_path / "one" / "P.zarr", fields, ("A/01",), 1)
     source, out = tmp_path / "P.zarr", tmp_path / "out"
     (tmp_path / "one" / "P.zarr").rename(source)
-    run(model, source, out, identify="content")
+    run(bright, source, out, identify="content")
     assert list(opened(out / "P.ome.zarr").wells) == ["A01"]
     shutil.rmtree(source)
     (tmp_path / "both" / "P.zarr").rename(source)
-    reports = run(model, source, out, identify="content")
+    reports = run(bright, source, out, identify="content")
     assert [report.status for report in reports] == ["skipped", "done", "done"]
     plate = opened(out / "P.ome.zarr")
     check_valid(Path(str(plate.path)))
@@ -370,19 +366,19 @@ def test_a_finished_plate_lists_the_fields_that_it_gains(
 
 
 def test_a_plate_that_could_not_be_described_is_refused_before_work_starts(
-    tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]
+    tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]
 ) -> None:
     source = write_plate(tmp_path / "P.zarr", fields, ("A/01",))
     path = source / "zarr.json"
     path.write_text(path.read_text().replace('"name": "A"', '"name": "B"'))
-    reports = run(model, source, tmp_path / "out")
+    reports = run(bright, source, tmp_path / "out")
     assert {report.status for report in reports} == {"failed"}
     assert "OME-Zarr 0.5 allows none like this one" in str(reports[0].reason)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["run-summary.json"]
 
 
-def test_a_damaged_provenance_leads_nowhere_else(tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]) -> None:
-    run(model, write_plate(tmp_path / "P.zarr", fields, ("A/01",), 1), tmp_path / "out")
+def test_a_damaged_provenance_leads_nowhere_else(tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]) -> None:
+    run(bright, write_plate(tmp_path / "P.zarr", fields, ("A/01",), 1), tmp_path / "out")
     noted = tmp_path / "out" / "P.ome.zarr" / "seamfree.json"
     noted.write_text(noted.read_text().replace('"A/01/0"', '"../../elsewhere"'))
     with pytest.raises(StoreError, match="which is no field of the plate"):

@@ -17,15 +17,9 @@ from pipeline import open_result
 from pipeline.results import PlateResult
 from pipeline.verify import verify
 from tests.plates import BIN, check_valid, parts_of_fields, run, write_plate
-from tests.random_models import save_threshold_model
 
 WELLS = ("A/01", "C/12")
 STATED = {"pixel_size": [0.5, 0.5], "channel_names": ["DAPI", "GFP"]}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_threshold_model(tmp_path_factory.mktemp("model") / "bright", 2)
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +43,10 @@ def settings(**values: Any) -> dict[str, Any]:  # noqa: ANN401
 
 
 def test_a_plate_of_files_gives_what_an_ome_zarr_plate_of_the_same_pixels_gives(
-    tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]
+    tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]
 ) -> None:
     harmony = write_harmony(tmp_path / "P" / "Images", fields)
-    reports = run(model, tmp_path / "P", tmp_path / "out", **settings())
+    reports = run(bright, tmp_path / "P", tmp_path / "out", **settings())
     assert [(report.name, report.status) for report in reports] == [
         *((f"P/{well}/{field}", "done") for well in WELLS for field in (1, 2)), ("P", "done"),
     ]  # fmt: skip
@@ -60,7 +54,7 @@ def test_a_plate_of_files_gives_what_an_ome_zarr_plate_of_the_same_pixels_gives(
     assert isinstance(plate, PlateResult)
     check_valid(tmp_path / "out" / "P.ome.zarr")
     assert all(check.passed for check in verify(plate.path))
-    run(model, write_plate(tmp_path / "Q.zarr", fields, WELLS), tmp_path / "out")
+    run(bright, write_plate(tmp_path / "Q.zarr", fields, WELLS), tmp_path / "out")
     other = open_result(tmp_path / "out" / "Q.ome.zarr")
     assert isinstance(other, PlateResult)
     for one, two, pixels in zip(plate.fields, other.fields, fields, strict=True):
@@ -75,13 +69,13 @@ def test_a_plate_of_files_gives_what_an_ome_zarr_plate_of_the_same_pixels_gives(
     # A file of one field is changed: that field alone is of another image, and the others stay.
     name = "r01c01f2p01-ch2sk1fk1fl1.tiff"
     tifffile.imwrite(harmony / name, fields[1] // 4, compression="zlib")
-    reports = run(model, tmp_path / "P", tmp_path / "out", **settings())
+    reports = run(bright, tmp_path / "P", tmp_path / "out", **settings())
     assert [report.status for report in reports] == ["skipped", "failed", "skipped", "skipped", "failed"]
     assert "there is a finished result of another image" in str(reports[1].reason)
 
 
 def test_a_field_with_a_missing_file_keeps_the_plate_unfinished(
-    tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]
+    tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]
 ) -> None:
     folder, away = write_harmony(tmp_path / "P", fields), tmp_path / "away.tiff"
     name = "r03c12f2p01-ch2sk1fk1fl1.tiff"
@@ -89,19 +83,19 @@ def test_a_field_with_a_missing_file_keeps_the_plate_unfinished(
     plane = folder / "r03c12f2p01-ch1sk1fk1fl1.tiff"
     shutil.copy(plane, folder / plane.name.replace("p01", "p02"))
     shutil.copy(plane, folder / name.replace("p01", "p02"))
-    reports = run(model, folder, tmp_path / "out", **settings())
+    reports = run(bright, folder, tmp_path / "out", **settings())
     assert [report.status for report in reports] == ["done", "done", "done", "failed", "failed"]
     assert "1 of the 4 files of its image are missing, first that of time 1, channel 2, z 01" in str(reports[3].reason)
     assert not (tmp_path / "out" / "P.ome.zarr").exists()
     shutil.move(away, folder / name)
-    reports = run(model, folder, tmp_path / "out", **settings())
+    reports = run(bright, folder, tmp_path / "out", **settings())
     assert [report.status for report in reports] == ["skipped", "skipped", "skipped", "done", "done"]
     result = open_result(tmp_path / "out" / "P.ome.zarr" / "C/12/2")
     assert result.instances[0].shape == (2, 150, 170)
 
 
 def test_a_series_of_files_by_the_command_line_and_its_result_without_a_copy(
-    tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]
+    tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]
 ) -> None:
     folder = tmp_path / "scan"
     folder.mkdir()
@@ -109,12 +103,12 @@ def test_a_series_of_files_by_the_command_line_and_its_result_without_a_copy(
     for time, frame in enumerate(movie):
         tifffile.imwrite(folder / f"img_{time:03}.tif", frame)
     tifffile.imwrite(tmp_path / "whole.tif", movie, metadata={"axes": "TYX"}, imagej=True)
-    options = ["-m", model, "--direct", "--scheduler", "serial", "--tile", "96", "--no-image"]
+    options = ["-m", bright, "--direct", "--scheduler", "serial", "--tile", "96", "--no-image"]
     command: list[str | Path] = [BIN / "seamfree", "run", folder, "--sequence", "img_{time}.tif", *options]
     command += ["-o", tmp_path / "out"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    run(model, tmp_path / "whole.tif", tmp_path / "out")
+    run(bright, tmp_path / "whole.tif", tmp_path / "out")
     result, whole = (open_result(tmp_path / "out" / f"{name}.ome.zarr") for name in ("scan", "whole"))
     np.testing.assert_array_equal(result.instances[0][:], whole.instances[0][:])
     assert result.provenance["input"] == str(folder / "img_{time}.tif")
@@ -125,19 +119,19 @@ def test_a_series_of_files_by_the_command_line_and_its_result_without_a_copy(
     assert (seen["seams"].made, seen["seams"].passed) == (False, True)
 
 
-def test_a_plate_of_files_has_no_place_for_labels(tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]) -> None:
+def test_a_plate_of_files_has_no_place_for_labels(tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]) -> None:
     folder = write_harmony(tmp_path / "P", fields[:2])
-    reports = run(model, folder, tmp_path / "out", **settings(output={"in_place": True}))
+    reports = run(bright, folder, tmp_path / "out", **settings(output={"in_place": True}))
     assert {(report.status, str(report.reason).partition(": ")[2]) for report in reports} == {
         ("failed", "--in-place is for OME-Zarr, and this is a plate of files; leave it out")
     }
 
 
-def test_what_is_stated_of_an_image_must_fit_it(tmp_path: Path, model: str, fields: list[NDArray[np.uint8]]) -> None:
+def test_what_is_stated_of_an_image_must_fit_it(tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]) -> None:
     folder = write_harmony(tmp_path / "P", fields[:2])
     names = {"pattern": "phenix", "channel_names": ["DAPI"]}
-    report = run(model, folder, tmp_path / "out", sequence=names)[0]
+    report = run(bright, folder, tmp_path / "out", sequence=names)[0]
     assert "sequence.channel_names has 1 names, and the image 2 channels: ch1, ch2" in str(report.reason)
     tifffile.imwrite(tmp_path / "a.tif", fields[0])
-    report = run(model, tmp_path / "a.tif", tmp_path / "out", sequence={"pixel_size": [1, 1]})[0]
+    report = run(bright, tmp_path / "a.tif", tmp_path / "out", sequence={"pixel_size": [1, 1]})[0]
     assert "sequence.pixel_size and sequence.channel_names are for images of many files" in str(report.reason)

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import tifffile
-from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from pipeline import open_result, segment
@@ -22,7 +21,7 @@ from pipeline.verify import Check, verify
 from tests.faults.run import contents
 from tests.plates import parts_of_fields, write_plate
 from tests.plates import run as run_plate
-from tests.random_models import save_random_model, save_threshold_model
+from tests.random_models import save_random_model
 
 
 def segment_small(folder: Path, version: str) -> Path:
@@ -141,22 +140,12 @@ def test_what_other_programs_add_is_no_damage(made: dict[str, Path], tmp_path: P
     assert failed(copy) == []
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return save_threshold_model(tmp_path_factory.mktemp("model") / "bright", 2)
-
-
-@pytest.fixture(scope="module")
-def fields() -> list[NDArray[np.uint8]]:
-    return parts_of_fields(4)
-
-
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_metadata_of_a_plate_are_checked_and_written_again_by_the_next_run(
-    tmp_path: Path, model: str, fields: list[NDArray[np.uint8]], version: Literal["0.4", "0.5"]
+    tmp_path: Path, bright: str, version: Literal["0.4", "0.5"]
 ) -> None:
-    source, out = write_plate(tmp_path / "P.zarr", fields, ("A/01", "B/03"), 1), tmp_path / "out"
-    run_plate(model, source, out, output={"ome_zarr": version})
+    source, out = write_plate(tmp_path / "P.zarr", parts_of_fields(4), ("A/01", "B/03"), 1), tmp_path / "out"
+    run_plate(bright, source, out, output={"ome_zarr": version})
     plate = out / "P.ome.zarr"
     assert failed(plate) == []
     wanted = contents(plate)
@@ -172,7 +161,7 @@ def test_metadata_of_a_plate_are_checked_and_written_again_by_the_next_run(
         (check,) = failed(plate)
         file = "zarr.json" if version == "0.5" else ".zattrs"
         assert (check.what, check.detail) == (told, f"{Path(group, file)} changed since it was written")
-        run_plate(model, source, out, output={"ome_zarr": version})
+        run_plate(bright, source, out, output={"ome_zarr": version})
         assert contents(plate) == wanted
     path = plate / "seamfree.json"
     facts = json.loads(path.read_text())
@@ -184,11 +173,11 @@ def test_metadata_of_a_plate_are_checked_and_written_again_by_the_next_run(
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_in_place_what_is_the_images_own_may_change_and_what_was_added_may_not(
-    tmp_path: Path, model: str, fields: list[NDArray[np.uint8]], version: Literal["0.4", "0.5"]
+    tmp_path: Path, bright: str, version: Literal["0.4", "0.5"]
 ) -> None:
-    source = write_plate(tmp_path / "P.zarr", fields, ("A/01",), 1, version, labels=["hand"])
+    source = write_plate(tmp_path / "P.zarr", parts_of_fields(4), ("A/01",), 1, version, labels=["hand"])
     image = source / "A/01/0"
-    (report,) = run_plate(model, image, tmp_path / "out", output={"in_place": True})
+    (report,) = run_plate(bright, image, tmp_path / "out", output={"in_place": True})
     assert report.status == "done", report.reason
 
     def rename(said: Any) -> None:  # noqa: ANN401 (as JSON has it)
@@ -202,7 +191,7 @@ def test_in_place_what_is_the_images_own_may_change_and_what_was_added_may_not(
     edit(image, "labels", list_semantic_alone)
     assert {check.what for check in failed(image)} == {"metadata of labels", "metadata of labels/semantic"}
     # With its metadata, the image has become another one.
-    (report,) = run_plate(model, image, tmp_path / "out", fresh=True, output={"in_place": True})
+    (report,) = run_plate(bright, image, tmp_path / "out", fresh=True, output={"in_place": True})
     assert report.status == "done", report.reason
     assert failed(image) == []
     assert len(open_result(image).instances) == 2

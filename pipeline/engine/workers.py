@@ -50,8 +50,10 @@ def worker_variables() -> dict[str, int | str]:
     return WORKER_ENVIRONMENT | {f"DASK_{name}": str(value) for name, value in named.items()}
 
 
-_TRACKER_ENVIRONMENT: dict[str, int | str] = {"PYTHONWARNINGS": "ignore:resource_tracker:UserWarning"}
-"""The process that removes the semaphores of killed ones shall do so, and be started again, without a word."""
+def _without_warnings_of_the_tracker() -> dict[str, int | str]:
+    """Have the process that removes the semaphores of killed ones do so, and be started again, without a word."""
+    others = os.environ.get("PYTHONWARNINGS")
+    return {"PYTHONWARNINGS": ",".join(filter(None, [others, "ignore:resource_tracker:UserWarning"]))}
 
 
 @contextmanager
@@ -83,10 +85,10 @@ def prepare_workers(preload: tuple[str, ...]) -> None:
         # Killed together with others it is started again, which is nothing for a user to act upon.
         warnings.filterwarnings("ignore", "resource_tracker: process died unexpectedly", UserWarning)
         multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed", *preload])
-        with _environment(_TRACKER_ENVIRONMENT):
+        with _environment(_without_warnings_of_the_tracker()):
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
             resource_tracker.ensure_running()
             # It unblocks what the caller may have blocked.
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        with _environment(WORKER_ENVIRONMENT | _TRACKER_ENVIRONMENT):
+        with _environment(WORKER_ENVIRONMENT | _without_warnings_of_the_tracker()):
             forkserver.ensure_running()

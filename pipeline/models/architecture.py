@@ -70,6 +70,10 @@ class UNetConfig(BaseModel):
                 current = tuple(edge // 2 for edge in after)
         return sizes
 
+    def in_slabs(self, device: str) -> bool:
+        """Say whether windows are computed slab by slab on a device, as torch names its kind."""
+        return self.dims == 3 and device == "cpu"
+
     def lag(self, level: int) -> int:
         """Count the pixels of a level by which what comes up from below lies behind what went down."""
         # Two convolutions of three pixels at the lowest level, and twice two at each one between.

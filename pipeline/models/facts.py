@@ -72,9 +72,9 @@ class ModelFacts:
             ends = 8 * (len(self.card.channels) + len(self.card.classes)) * (prod(window) + prod(inner))
             return plain.window_bytes(inner, precision, device) + 2 * ends
         kept = KEPT * (len(self.card.classes) * max(4, ITEM_BYTES[precision]) + 1) * prod(window)
-        if self.card.architecture is not None:
-            streamed = device == "cpu" and self.card.dims == 3
-            return self.card.architecture.window_bytes(window, precision, streamed=streamed) + kept
+        shape = self.card.architecture
+        if shape is not None:
+            return shape.window_bytes(window, precision, streamed=shape.in_slabs(device)) + kept
         pixels = 1
         for edge in window:
             pixels *= edge

@@ -140,7 +140,8 @@ class Predictor:
             fold_normalisation(network)
             if self.device.type == "cpu":
                 network.pool = PairwisePool()
-                network = StreamedUNet(network) if network.config.dims == 3 else network
+            if network.config.in_slabs(self.device.type):
+                network = StreamedUNet(network)
         self._network = network.to(device=self.device, dtype=self.dtype, memory_format=layout)  # type: ignore[call-overload]
         self._turn = Lock()
         self._constants: Constants[tuple[Tensor, Tensor]] = Constants()
