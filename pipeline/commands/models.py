@@ -90,8 +90,9 @@ def train(
     from rich.console import Console
 
     from pipeline.display import show_progress
+    from pipeline.interrupt import ending_at_signals
     from pipeline.training.publish import train_model
 
-    with show_progress(Console(stderr=True), 0):
+    with ending_at_signals(), show_progress(Console(stderr=True), 0):
         card = train_model(config, data, output)
     typer.echo(f"{output}: {card.name}, {card.scores}")

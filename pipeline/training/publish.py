@@ -77,6 +77,8 @@ def make_card(config: TrainConfig, scores: dict[str, float], origin: str) -> Mod
 def train_model(config: Path, data: Path, output: Path) -> ModelCard:
     """Train a network as a configuration says, measure it on the groups held out, and write its folder.
 
+    A training that was killed goes on where the folder says that it stood, and gives what it would have given.
+
     Parameters
     ----------
     config : Path
@@ -97,8 +99,11 @@ def train_model(config: Path, data: Path, output: Path) -> ModelCard:
         cannot be written to.
     ImageError
         If the data cannot be read.
+    StoreError
+        If what was noted of an unfinished training cannot be read, or cannot be written.
     """
     from pipeline.config import load_config
+    from pipeline.training.checkpoint import CHECKPOINT_FILE, Checkpoint, describe_training
     from pipeline.training.data import load_fields, split
     from pipeline.training.evaluate import Agreement
     from pipeline.training.train import TrainConfig, agreement_by_group, train_network
@@ -127,10 +132,13 @@ def train_model(config: Path, data: Path, output: Path) -> ModelCard:
         total = sum(agreement_by_group(network, test[::4]).values(), start=Agreement())
         log.info("step %d: loss %.4f, F1 on a quarter of the groups held out %.4f", step, loss, total.f1)
 
-    network = train_network(settings, learn, report)
+    checkpoint = Checkpoint(output / CHECKPOINT_FILE, describe_training(settings, learn))
+    network = train_network(settings, learn, report, checkpoint)
     by_group = agreement_by_group(network, test)
     total = sum(by_group.values(), start=Agreement())
     scores = {"f1_iou50_held_out": round(total.f1, 4), "precision": round(total.precision, 4)}
     scores |= {"recall": round(total.recall, 4), "nuclei": total.annotated}
     scores |= {f"f1_iou50 {group}": round(counts.f1, 4) for group, counts in sorted(by_group.items())}
-    return save_model(output, make_card(settings, scores, config.as_posix()), network)
+    card = save_model(output, make_card(settings, scores, config.as_posix()), network)
+    checkpoint.remove()
+    return card

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pipeline.training import data
+    from pipeline.training.checkpoint import Checkpoint
 
-__all__ = ["TrainConfig", "agreement_by_group", "train_network"]
+__all__ = ["TrainConfig", "TrainingState", "agreement_by_group", "train_network"]
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +65,9 @@ class TrainConfig(BaseModel):
     averaging: float = Field(default=0.998, ge=0, lt=1, description="Decay of the averaged weights, per step.")
     bfloat16: bool = Field(default=True, description="Whether convolutions run in bfloat16.")
     threads: int = Field(default=2, ge=1, description="Threads within torch.")
-    report_every: int = Field(default=500, ge=1, description="Steps between measurements on the held-out groups.")
+    report_every: int = Field(
+        default=500, ge=1, description="Steps between notes of the state, and measurements on the held-out groups."
+    )
 
     @model_validator(mode="after")
     def _can_be_trained(self) -> TrainConfig:
@@ -127,8 +131,47 @@ def _average(averaged: UNet, network: UNet, decay: float) -> None:
             slow.copy_(fast)
 
 
+def _learning_rate(config: TrainConfig, step: int) -> float:
+    """Rise in a line to the highest rate, then fall to nothing along a cosine."""
+    rising = min(1.0, (step + 1) / config.warm_up)
+    return config.learning_rate * (rising * 0.5 * (1 + float(np.cos(np.pi * min(step / config.steps, 1.0)))))
+
+
+@dataclass(slots=True)
+class TrainingState:
+    """All that a training changes from step to step.
+
+    Parameters
+    ----------
+    network, averaged : UNet
+        The one that learns, in training mode, and the mean of what it was, in evaluation mode.
+    optimiser : torch.optim.AdamW
+        Of the former's parameters.
+    step : int
+        Steps that are done.
+    """
+
+    network: UNet
+    averaged: UNet
+    optimiser: torch.optim.AdamW
+    step: int = 0
+
+    @classmethod
+    def begin(cls, config: TrainConfig) -> TrainingState:
+        """Start at random, as the seed says; sets torch's seed and its number of threads."""
+        torch.manual_seed(config.seed)
+        torch.set_num_threads(config.threads)
+        network = UNet(config.architecture)
+        network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        return cls(network, copy.deepcopy(network).eval(), optimiser)
+
+
 def train_network(
-    config: TrainConfig, fields: Sequence[data.Field], report: Callable[[int, float, UNet], None] | None = None
+    config: TrainConfig,
+    fields: Sequence[data.Field],
+    report: Callable[[int, float, UNet], None] | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> UNet:
     """Train a network.
 
@@ -141,32 +184,29 @@ def train_network(
     report : callable, optional
         Called every `config.report_every` steps with the step, the mean loss since the last call and the averaged
         network, which it must not change.
+    checkpoint : Checkpoint, optional
+        Where to go on from, and where to note the state at each report: a training that was killed in between gives
+        the weights of one that was not.
 
     Returns
     -------
     UNet
         The averaged network, in evaluation mode.
     """
-    torch.manual_seed(config.seed)
-    torch.set_num_threads(config.threads)
-    network = UNet(config.architecture)
-    network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    averaged = copy.deepcopy(network).eval()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser,
-        lambda step: (
-            min(1.0, (step + 1) / config.warm_up) * 0.5 * (1 + float(np.cos(np.pi * min(step / config.steps, 1.0))))
-        ),
-    )
+    state = TrainingState.begin(config)
+    if checkpoint is not None:
+        checkpoint.restore(state)
+    network, optimiser = state.network, state.optimiser
     chances = _sampling_weights(fields)
     losses: list[float] = []
-    tell(StageStarted(config.name, "train", config.steps, 0))
+    tell(StageStarted(config.name, "train", config.steps, state.step))
     with ThreadPoolExecutor(1) as pool:
-        upcoming = pool.submit(_draw_batch, config, fields, chances, 0)
-        for step in range(config.steps):
+        upcoming = pool.submit(_draw_batch, config, fields, chances, state.step)
+        for step in range(state.step, config.steps):
             image, target, weights = upcoming.result()
             upcoming = pool.submit(_draw_batch, config, fields, chances, step + 1)
+            for group in optimiser.param_groups:
+                group["lr"] = _learning_rate(config, step)
             with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
                 scores = network(image)
             loss = segmentation_loss(scores.float(), target, weights)
@@ -174,15 +214,18 @@ def train_network(
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
-            schedule.step()
             # A young average follows quickly, or it would remember the random start for long.
-            _average(averaged, network, min(config.averaging, (step + 1) / (step + 10)))
+            _average(state.averaged, network, min(config.averaging, (step + 1) / (step + 10)))
+            state.step = step + 1
             losses.append(loss.item())
             tell(JobDone(config.name, "train", image.numel()))
-            if report is not None and ((step + 1) % config.report_every == 0 or step + 1 == config.steps):
-                report(step + 1, float(np.mean(losses)), averaged)
+            if state.step % config.report_every == 0 or state.step == config.steps:
+                if checkpoint is not None:
+                    checkpoint.save(state)
+                if report is not None:
+                    report(state.step, float(np.mean(losses)), state.averaged)
                 losses.clear()
-    return averaged
+    return state.averaged
 
 
 @torch.inference_mode()
