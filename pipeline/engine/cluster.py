@@ -145,6 +145,14 @@ def open_cluster(spec: ClusterSpec) -> Iterator[str]:
         yield cluster.scheduler_address
 
 
+def _without_spans(extensions: Mapping[str, type]) -> dict[str, type]:
+    """Leave out what remembers, for as long as the scheduler lives, each span of time in which there were tasks.
+
+    There are nine for an image, and 85 KiB: a watcher, or a folder of many images, would never stop growing.
+    """
+    return {name: kind for name, kind in extensions.items() if name != "spans"}
+
+
 def _start_cluster(spec: ClusterSpec, folder: str) -> LocalCluster:
     """Start scheduler and workers, again if a worker dies while it starts: a machine short of memory kills any process.
 
@@ -153,7 +161,7 @@ def _start_cluster(spec: ClusterSpec, folder: str) -> LocalCluster:
     ClusterError
         If that was not enough.
     """
-    from distributed import LocalCluster
+    from distributed import LocalCluster, scheduler, worker
 
     from pipeline.engine.nanny import SteadyNanny
 
@@ -170,6 +178,8 @@ def _start_cluster(spec: ClusterSpec, folder: str) -> LocalCluster:
                 local_directory=folder,
                 # What goes wrong in a job reaches the driver with the job; the rest is noise of closing connections.
                 silence_logs=logging.CRITICAL,
+                scheduler_kwargs={"extensions": _without_spans(scheduler.DEFAULT_EXTENSIONS)},
+                extensions=_without_spans(worker.DEFAULT_EXTENSIONS),
             )
         except RuntimeError as error:
             if attempt == STARTS:
