@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
+from pathlib import Path
 from typing import Annotated, TextIO, cast
 
 import typer
@@ -92,6 +94,9 @@ def _usage(error: Exception) -> str:
 
 def main() -> None:
     """Run the command line: exit code 0 for all done, 1 if some image failed, 2 for bad usage."""
+    # Closed by whoever started this: what would be told has nowhere to go, and the work is done nevertheless.
+    sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (open until the end)
+    sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file's name may hold what the terminal's encoding does not; the standard error does this by itself.
         sys.stdout.reconfigure(errors="backslashreplace")

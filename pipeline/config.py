@@ -335,7 +335,9 @@ class RunConfig(Settings):
         description="Tile a network that sees the whole image, with much overlap: seams are possible, and noted.",
     )
     head: str | None = Field(
-        default=None, description="Which of the network's outputs, by name or number; null takes the card's."
+        default=None,
+        min_length=1,
+        description="Which of the network's outputs, by name or number; null takes the card's.",
     )
     fully_convolutional: Flag = Field(
         default=False, description="Let a classifier of patches slide over the image, as a network of convolutions."

@@ -52,8 +52,10 @@ def local_folder(output: str | Path, config: RunConfig) -> Path:
     Raises
     ------
     ConfigError
-        If it is a URL that nothing can be written to, or that the settings do not go with.
+        If it is empty, or a URL that nothing can be written to, or that the settings do not go with.
     """
+    if not str(output).strip():
+        raise ConfigError("-o: an empty name; give a folder, such as -o results")
     if not is_url(output):
         return Path(output)
     place = to_path(str(output))

@@ -27,11 +27,18 @@ from pipeline.models.facts import learn_facts
 from pipeline.package_check import check_pixels
 from pipeline.planning import Intent, RunPlan, Target, make_plan
 from pipeline.remote.paths import RemotePath, to_path
-from pipeline.report.writing import report_beside, report_path
+from pipeline.report.writing import refuse_foreign_report, report_beside, report_path
 from pipeline.stages import discard, run_stage, stage_names
 from pipeline.stores.hold import hold
 from pipeline.stores.in_place import recover_addition, refuse_taken_names
-from pipeline.stores.publish import PROVENANCE, noted_damage, read_provenance, recover, refuse_foreign
+from pipeline.stores.publish import (
+    PROVENANCE,
+    noted_damage,
+    read_provenance,
+    recover,
+    refuse_foreign,
+    refuse_foreign_partial,
+)
 
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
@@ -189,6 +196,9 @@ def claim(plan: RunPlan, *, fresh: bool, renew: bool = False) -> Iterator[str | 
     final = Path(plan.output)
     if not plan.in_place:
         refuse_foreign(final)
+    refuse_foreign_partial(plan.partial)
+    if plan.report:
+        refuse_foreign_report(report_path(plan.held))
     with hold(plan.held), hold(final) if plan.in_place else nullcontext():
         if plan.in_place:
             recover_addition(plan.partial, final, plan.work.name)

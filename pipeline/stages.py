@@ -35,6 +35,7 @@ from pipeline.scaling import scale_by
 from pipeline.self_check import compare_passes, judge_passes, why_unchecked
 from pipeline.stores.arrays import create_array
 from pipeline.stores.hold import refuse_taken
+from pipeline.stores.publish import refuse_foreign_partial
 from pipeline.stores.written import checksums_of, witnessing
 
 if TYPE_CHECKING:
@@ -68,8 +69,9 @@ def discard(plan: RunPlan) -> None:
     Raises
     ------
     StoreError
-        If the disk refuses.
+        If the disk refuses, or it is none.
     """
+    refuse_foreign_partial(plan.partial)
     try:
         if plan.partial.exists():
             shutil.rmtree(plan.partial)

@@ -97,6 +97,8 @@ def write_summary(output: Path, reports: Sequence[ImageReport]) -> Path:
     except OSError as error:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+        if isinstance(error, StoreError):
+            raise
         raise StoreError(
             f"{path}: the summary cannot be written ({error.strerror or error}); make room or give another folder with "
             "-o, and run again: what is done is kept"
@@ -112,6 +114,8 @@ def _is_left(place: str) -> bool:
 def _noted_of_others(path: Path, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Give the entries of a summary that other runs have made, as far as they still hold."""
     try:
+        if os.path.lexists(path) and not path.is_file():
+            raise StoreError(f"{path}: no file, and not made by seamfree; take it away, or choose another -o")
         noted = json.loads(path.read_text(encoding="ascii"))["images"]
         # Another version may have noted more, or less.
         others = [entry for entry in noted if {"name", "input", "status", "result"} <= set(entry)]
@@ -125,5 +129,7 @@ def _noted_of_others(path: Path, entries: list[dict[str, Any]]) -> list[dict[str
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError):
-        log.warning("%s: the summary of earlier runs is damaged and made anew", path)
+        aside = path.with_name(f"{path.stem}.damaged-{uuid4().hex[:8]}{path.suffix}")
+        path.rename(aside)
+        log.warning("%s: no summary of earlier runs, or damaged: it is kept as %s, and one is made", path, aside.name)
         return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,7 @@ def rgb(tmp_path: Path) -> Path:
         (["run", "{image}", "-o", "{out}", "--tiles", "3"], "no such option: --tiles"),
         (["run", "{image}", "-o", "{out}", "-m", "nothing", "--direct"], "there is no model 'nothing'"),
         (["run", "{image}", "-o", "{out}", "--scheduler", "nonsense"], "no Dask scheduler answers at 'nonsense'"),
+        (["run", "{image}", "-o", "", "--direct"], "-o: an empty name; give a folder"),
         (["segment"], "no such command 'segment'; see 'seamfree --help'"),
         (["run", "missing.tif", "-o", "out"], "missing.tif: no such file or folder"),
         (["run", "{image}", "-o", "{out}", "--tile", "0"], "tile"),
@@ -155,7 +157,7 @@ def test_a_summary_that_cannot_be_written_says_so_in_one_line(image: Path, tmp_p
     (tmp_path / "out" / "run-summary.json").mkdir(parents=True)
     run = seamfree("run", image, "-o", tmp_path / "out", "--direct", "--scheduler", "serial")
     assert run.returncode == 1
-    assert "run-summary.json: the summary cannot be written (Is a directory); make room" in run.stderr
+    assert "run-summary.json: no file, and not made by seamfree; take it away" in run.stderr
     assert "Traceback" not in run.stderr
 
 
@@ -310,6 +312,34 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"c\.yaml"):
         load_config(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\ntta: !!bool maybe", "line 2: 'maybe' is no bool"),
+        ("model: !!timestamp foo", "line 1: 'foo' is no timestamp"),
+        ("tile: !!int ''", "line 1: '' is no int"),
+        ("skip_below: !!float ''", "line 1: '' is no float"),
+        (f"series: -0x{'f' * 5000}", "line 1: a number of 20000 bits"),
+    ],
+)
+def test_a_value_that_is_not_what_it_is_said_to_be_is_told_by_its_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"c\.yaml: .*{re.escape(message)}"):
+        load_config(tmp_path / "c.yaml")
+
+
+def test_very_many_keys_are_compared_at_once(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("".join(f"k{number}: 1\n" for number in range(60_000)) + "k7: 2\n")
+    with pytest.raises(ConfigError, match=r"line 60001: 'k7' is there twice"):
+        load_config(tmp_path / "c.yaml")
+
+
+def test_without_anywhere_to_tell_it_the_work_is_done(image: Path, tmp_path: Path) -> None:
+    command = f"exec {BIN} run {image} -o {tmp_path / 'out'} --direct --scheduler serial >&- 2>&-"
+    assert subprocess.run(["sh", "-c", command], check=False, timeout=250).returncode == 0
+    assert (tmp_path / "out" / "a.ome.zarr" / "seamfree.json").exists()
 
 
 @pytest.mark.parametrize("debug", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import zarr
 from pipeline import RunConfig, open_result, segment
 from pipeline.config import make_config
 from pipeline.engine.executor import SerialExecutor
-from pipeline.errors import ImageError
+from pipeline.errors import ImageError, StoreError
 from pipeline.images.discover import InputImage
 from pipeline.models.architecture import UNetConfig
 from pipeline.planning import Intent
@@ -133,3 +134,79 @@ def test_an_input_that_is_not_the_same_at_the_end_gives_no_result(tmp_path: Path
         (tmp_path / "moved.zarr").rename(tmp_path / "a.zarr")
         run_stage(last, plan, SerialExecutor())
         assert open_result(plan.output).objects is not None
+
+
+def _folder(path: Path) -> None:
+    path.mkdir()
+    (path / "mine.txt").write_text("mine")
+
+
+def _file(path: Path) -> None:
+    path.write_text("mine")
+
+
+def _link(path: Path) -> None:
+    target = path.parent.parent / "mine.txt"
+    target.write_text("mine")
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("x.ome.zarr.partial", _folder), ("x.ome.zarr.partial", _file), ("x.ome.zarr.partial", _link),
+        (".x.ome.zarr.old", _folder), (".x.ome.zarr.old", _file), (".x.ome.zarr.old", _link),
+        ("x.report.html", _folder), ("x.report.html", _file), ("x.report.html", _link),
+        (".x.ome.zarr.lock", _folder), (".x.ome.zarr.lock", _link),
+    ],
+)  # fmt: skip
+def test_whatever_has_the_name_of_something_of_a_run_stays(
+    tmp_path: Path, config: RunConfig, name: str, make: Callable[[Path], None], fresh: bool
+) -> None:
+    tifffile.imwrite(tmp_path / "x.tif", field())
+    output = tmp_path / "out"
+    output.mkdir()
+    make(output / name)
+    report = run(tmp_path / "x.tif", output, config, fresh=fresh)
+    assert report.status == "failed"
+    assert report.reason is not None
+    assert str(output / name) in report.reason
+    mine = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".tif"]
+    assert [path.read_text() for path in mine if path.name != "run-summary.json"] == ["mine"] * (1 + (make is _link))
+    if make is _link:
+        (output / name).unlink()
+    else:
+        (output / name).rename(tmp_path / "moved")
+    assert run(tmp_path / "x.tif", output, config, fresh=fresh).status == "done"
+
+
+def test_a_link_of_a_temporary_name_is_not_written_into(tmp_path: Path, config: RunConfig) -> None:
+    tifffile.imwrite(tmp_path / "x.tif", field())
+    (tmp_path / "out").mkdir()
+    _link(tmp_path / "out" / ".x.report.html.tmp")
+    assert run(tmp_path / "x.tif", tmp_path / "out", config).status == "done"
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_what_is_no_summary_of_runs_is_kept_beside(tmp_path: Path, config: RunConfig) -> None:
+    tifffile.imwrite(tmp_path / "x.tif", field())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run-summary.json").write_text("mine")
+    assert run(tmp_path / "x.tif", tmp_path / "out", config).status == "done"
+    (kept,) = (tmp_path / "out").glob("run-summary.damaged-*.json")
+    assert kept.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", [".x.ome.zarr.lock", "run-summary.json"])
+def test_a_pipe_of_such_a_name_holds_nobody_up(tmp_path: Path, config: RunConfig, name: str) -> None:
+    tifffile.imwrite(tmp_path / "x.tif", field())
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out" / name)
+    if name == "run-summary.json":
+        with pytest.raises(StoreError, match="no file, and not made by seamfree"):
+            run(tmp_path / "x.tif", tmp_path / "out", config)
+    else:
+        report = run(tmp_path / "x.tif", tmp_path / "out", config)
+        assert report.reason is not None
+        assert "no file, and not made by seamfree" in report.reason

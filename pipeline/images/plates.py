@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ImageError
+from pipeline.images.pipes import refuse_pipe
 from pipeline.images.sequences import as_sequence, list_files
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def is_plate(folder: AnyPath) -> bool:
         return sequence.is_plate
     try:
         return "plate" in _described(folder)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ImageError):
         return False  # whoever opens it tells what is wrong
 
 
@@ -171,8 +172,13 @@ def _described(folder: AnyPath) -> dict[str, Any]:
     ------
     OSError, ValueError
         If it cannot be read, or is no mapping.
+    ImageError
+        If it is a pipe.
     """
     try:
+        if isinstance(folder, Path):
+            for name in ("zarr.json", ".zattrs"):
+                refuse_pipe(folder / name)
         attributes = json.loads((folder / "zarr.json").read_bytes()).get("attributes", {})
         described = attributes.get("ome", attributes)
     except FileNotFoundError:

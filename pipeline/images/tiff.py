@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from math import prod
 from pathlib import Path
-from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import zarr
 
 from pipeline.errors import ImageError
 from pipeline.images.micromanager import series_of
+from pipeline.images.pipes import stat_of_file
 from pipeline.images.ranges import RowsElsewhere, RowsOnDisk
 from pipeline.images.source import AXES, ImageInfo
 from pipeline.images.tiff_metadata import (
@@ -74,7 +74,7 @@ class TiffSource:
         self._array: Any = None
         self._store: Any = None
         try:
-            stat = _stat(path)
+            stat = stat_of_file(path)
             # Little is read ahead, for elsewhere it would be sent again.
             with path.open("rb", buffering=512) as file:
                 check_first_page(path, file, stat.st_size)
@@ -347,14 +347,6 @@ class TiffSource:
         self._file.close()
         if self._opened is not None:
             self._opened.close()
-
-
-def _stat(path: AnyPath) -> os.stat_result:
-    """Look at a file; refuse what is none, for whoever opens a pipe waits until somebody writes to it."""
-    stat: os.stat_result = path.stat()
-    if not S_ISREG(stat.st_mode):
-        raise ImageError(f"{path}: neither a file nor a folder, but a pipe, socket or device; give an image")
-    return stat
 
 
 def _check_page(path: AnyPath, file: tifffile.TiffFile) -> None:

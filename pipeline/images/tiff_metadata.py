@@ -10,11 +10,13 @@ from xml.etree import ElementTree as ET
 
 from pipeline.errors import ImageError
 from pipeline.images.micromanager import note_what_is_missing
+from pipeline.images.pipes import refuse_pipe
 from pipeline.images.slides import read_slide
 from pipeline.images.source import AXES
+from pipeline.remote.paths import RemotePath
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import tifffile
@@ -84,8 +86,12 @@ def read_metadata(
     return (time, channel, depth, height, width), tuple(unit.get(axis) for axis in AXES), names  # type: ignore[return-value]
 
 
+MOST_PLANES = 2**24
+"""Of one image. tifffile makes a list of all planes that are spoken of, whether they are there or not."""
+
+
 def check_xml(path: AnyPath, file: tifffile.TiffFile) -> None:
-    """Refuse OME-XML that cannot be read, that defines entities, or that names files elsewhere.
+    """Refuse OME-XML that cannot be read, defines entities, speaks of absurdly many planes, or names files elsewhere.
 
     To be called before tifffile looks at the images, for then it follows what is written there.
     """
@@ -108,6 +114,7 @@ def check_xml(path: AnyPath, file: tifffile.TiffFile) -> None:
                     f"{path}: its OME-XML says Size{axis}={pixels.get(f'Size{axis}')!r}, which is no number; write the "
                     "file anew, or take the description out of it"
                 )
+    _check_planes(path, [pixels for image in images for pixels in _children(image, "Pixels")])
     for name in sorted({name for image in images for name in names_of_files(image)}):
         for kind in (PurePosixPath(name), PureWindowsPath(name)):
             if kind.is_absolute() or kind.drive or ".." in kind.parts:
@@ -115,6 +122,30 @@ def check_xml(path: AnyPath, file: tifffile.TiffFile) -> None:
                     f"{path}: its OME-XML names the file {name!r}, which is not in its own folder; put all files into "
                     "one folder, and write their names alone"
                 )
+        if not isinstance(path, RemotePath):
+            refuse_pipe(path.parent / name)
+
+
+def _check_planes(path: AnyPath, described: Sequence[ET.Element]) -> None:
+    """Refuse images of more planes than lists of them should take memory for."""
+    spoken_of = 0
+    for pixels in described:
+        most = 0
+        for data in _children(pixels, "TiffData"):
+            for name in ("PlaneCount", "NumPlanes", "IFD"):
+                number = data.get(name, "0").strip()
+                if not number.isdecimal() or len(number) > len(str(MOST_PLANES)):
+                    raise ImageError(
+                        f"{path}: its OME-XML says {name}={number!r:.30} of a TiffData, which is no number of planes; "
+                        "write the file anew, or take the description out of it"
+                    )
+                most = max(most, int(number))
+        spoken_of += most + prod(int(pixels.get(f"Size{axis}", "1")) for axis in "ZCT")
+    if spoken_of > MOST_PLANES:
+        raise ImageError(
+            f"{path}: its OME-XML speaks of {spoken_of} planes (SizeZ, SizeC, SizeT, PlaneCount), and no image has "
+            f"more than {MOST_PLANES}; write the file anew, or take the description out of it"
+        )
 
 
 def check_agreement(path: AnyPath, file: tifffile.TiffFile, number: int) -> list[str]:

@@ -19,10 +19,11 @@ from ome_zarr_models.v05.image import ImageAttrs as ImageAttrs05
 from pydantic import ValidationError
 
 from pipeline.errors import ImageError
+from pipeline.images.pipes import refuse_pipe
 from pipeline.images.plates import is_zarr, read_plate
 from pipeline.images.source import AXES, ImageInfo, check_type
 from pipeline.images.told import AGAIN, not_opened, not_read, why
-from pipeline.images.zarr_metadata import attributes_of, described_by, metadata_in
+from pipeline.images.zarr_metadata import attributes_of, described_by, metadata_in, refuse_many_levels
 from pipeline.images.zarr_shards import check_shard
 from pipeline.remote.paths import RemotePath
 from pipeline.remote.zarr_stores import readable
@@ -171,6 +172,7 @@ class ZarrSource:
                 )
             self._open_plain(*arrays.values())
             return
+        refuse_many_levels(self._path, described)
         try:
             model = ImageAttrs05 if "ome" in attributes else ImageAttrs04
             multiscale = model.model_validate(described).multiscales[0]
@@ -317,7 +319,7 @@ class ZarrSource:
     def read(self, box: Box) -> NDArray[np.generic]:
         """Read a region; see `ImageSource.read`."""
         extent = dict(zip(AXES, zip(box.start, box.stop, strict=True), strict=True))
-        self._check_shards(extent)
+        self._check_pieces(extent)
         try:
             block = np.asarray(self._array[tuple(slice(*extent[axis]) for axis in self._order)])
         except Exception as error:  # codecs raise what they like on damaged chunks
@@ -336,17 +338,20 @@ class ZarrSource:
         except OSError:
             return False
 
-    def _check_shards(self, extent: dict[str, tuple[int, int]]) -> None:
-        """Refuse shards that are lost or damaged in a way that zarr does not notice."""
-        folder = self._folder
-        if self._array.shards is None or isinstance(folder, RemotePath):
+    def _check_pieces(self, extent: dict[str, tuple[int, int]]) -> None:
+        """Refuse chunks or shards that are no files, and shards that are damaged in a way that zarr does not notice."""
+        folder, shards = self._folder, self._array.shards
+        if isinstance(folder, RemotePath):
             return
         grid = [
             range(extent[axis][0] // length, -(-extent[axis][1] // length))
-            for axis, length in zip(self._order, self._array.shards, strict=True)
+            for axis, length in zip(self._order, shards or self._array.chunks, strict=True)
         ]
         for place in product(*grid):
-            check_shard(folder / self._array.metadata.encode_chunk_key(place), self._array)
+            path = folder / self._array.metadata.encode_chunk_key(place)
+            refuse_pipe(path)
+            if shards is not None:
+                check_shard(path, self._array)
 
     def files(self) -> Iterator[AnyPath]:
         """Give all files that it is read from: those below the array's folder, and the metadata of groups elsewhere."""

@@ -15,6 +15,10 @@ _MOST_BYTES = 2**20
 """Of a file. What people write has some kilobytes."""
 
 
+_MOST_BITS = 1024
+"""Of an integer. Python refuses to write out one of more than some thousand digits."""
+
+
 class _PlainLoader(yaml.SafeLoader):
     """Makes plain values, and refuses what would be taken for something else than it is.
 
@@ -30,11 +34,23 @@ class _PlainLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: ANN401 (as the base has it)
         """Refuse a key that is there twice, of which one would be dropped."""
-        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for at, key in enumerate(keys):
-            if any(key.value == before.value for before in keys[:at]):
+        seen = set[str]()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
                 raise yaml.YAMLError(f"line {key.start_mark.line + 1}: {key.value!r} is there twice")
+            seen.add(key.value)
         return super().construct_mapping(node, deep=deep)
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:  # noqa: ANN401 (as the base has it)
+        """Refuse a value that is not of the type that it is said to be, or longer than any number."""
+        try:
+            made = super().construct_object(node, deep=deep)
+        except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
+            said = node.tag.rpartition(":")[2]
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: {node.value!r:.50} is no {said}") from error
+        if isinstance(made, int) and made.bit_length() > _MOST_BITS:
+            raise yaml.YAMLError(f"line {node.start_mark.line + 1}: a number of {made.bit_length()} bits")
+        return made
 
 
 def read_yaml(path: Path) -> Any:  # noqa: ANN401 (whatever the file holds)

@@ -18,9 +18,23 @@ if TYPE_CHECKING:
     from pipeline.planning import RunPlan
     from pipeline.remote.paths import AnyPath
 
-__all__ = ["drop_report", "drop_reports", "plan_of", "report_beside", "report_path", "reports_of", "write_report"]
+__all__ = [
+    "drop_report",
+    "drop_reports",
+    "plan_of",
+    "refuse_foreign_report",
+    "report_beside",
+    "report_path",
+    "reports_of",
+    "write_report",
+]
 
 log = logging.getLogger(__name__)
+
+_TITLE = " \N{MIDDLE DOT} seamfree</title>".encode()
+"""By which a report is known, in the first bytes of the page."""
+
+_MOST_BEFORE_TITLE = 4096
 
 _DEPTH = 3
 """Row, column and name of a field."""
@@ -92,7 +106,9 @@ def write_report(result: AnyPath, path: Path | None = None) -> Path:
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+            # Not into a link of that name.
+            beside.unlink(missing_ok=True)
+            with beside.open("x", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -119,6 +135,26 @@ def plan_of(result: AnyPath, provenance: dict[str, object]) -> RunPlan:
         return RunPlan.model_validate(dict(held) | {"output": str(result)})  # type: ignore[call-overload]
     except (ValidationError, TypeError, ValueError) as error:
         raise PlanError(f"{result}: the plan is not one of this version of seamfree") from error
+
+
+def refuse_foreign_report(path: Path) -> None:
+    """Refuse to replace what has a report's name and is none.
+
+    Raises
+    ------
+    StoreError
+        If something is there that seamfree has not made.
+    """
+    try:
+        if not os.path.lexists(path):
+            return
+        if path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                if _TITLE in file.read(_MOST_BEFORE_TITLE):
+                    return
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror or error}); choose another -o") from error
+    raise StoreError(f"{path}: there is something that seamfree has not made; choose another -o, or move it away")
 
 
 def drop_report(result: Path) -> None:

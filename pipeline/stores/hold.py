@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from pipeline.errors import StoreError
@@ -28,6 +29,12 @@ file's time up to a minute late."""
 
 PAUSE = 0.02
 """Seconds until a lock is asked for again."""
+
+_AS_IT_IS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""Neither where a link leads, nor waiting for whoever writes into a pipe: there may be something else of that name."""
+
+_MOST = 2**16
+"""Bytes that are read of what says who holds a result."""
 
 _WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 """What file systems say that have no locks."""
@@ -96,8 +103,10 @@ def _open_once(result: Path, expiry: float) -> int:
     path = _lock_file(result)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _AS_IT_IS, 0o644)
     except OSError as error:
+        if path.is_symlink():
+            raise StoreError(f"{path}: a link, and not made by seamfree; take it away") from error
         raise StoreError(f"{path}: cannot be made ({error.strerror or error}); choose another -o") from error
     try:
         _take(result, path, descriptor, expiry)
@@ -155,6 +164,8 @@ def _lock_file(result: Path) -> Path:
 
 def _take(result: Path, path: Path, descriptor: int, expiry: float) -> None:
     """Lock the file and write into it who holds it."""
+    if not S_ISREG(os.fstat(descriptor).st_mode):
+        raise StoreError(f"{path}: no file, and not made by seamfree; take it away")
     locked = _lock(descriptor)
     holder = _noted(path)
     # Or the holder before has just removed the file that was opened here, and another has made a new one.
@@ -252,7 +263,8 @@ def _is_alive(holder: dict[str, Any]) -> bool:
 def _noted(path: Path) -> dict[str, Any] | None:
     """Give who holds a lock, as far as that can be read."""
     try:
-        noted = json.loads(path.read_text())
+        with open(os.open(path, os.O_RDONLY | _AS_IT_IS)) as file:  # noqa: PTH123 (which waits for a pipe)
+            noted = json.loads(file.read(_MOST))
         return {name: noted[name] for name in ("host", "machine", "pid", "since")} | {"space": noted.get("space", "")}
     except (OSError, ValueError, KeyError, TypeError):
         return None

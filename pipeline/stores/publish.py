@@ -32,6 +32,7 @@ __all__ = [
     "read_provenance",
     "recover",
     "refuse_foreign",
+    "refuse_foreign_partial",
     "write_provenance",
 ]
 
@@ -242,6 +243,33 @@ def refuse_foreign(final: Path) -> None:
         raise StoreError(f"{final}: there is something that seamfree has not made; choose another -o, or move it away")
 
 
+_MADE = {
+    "zarr.json", ".zgroup", ".zattrs", "labels", "tables", "probabilities", PROVENANCE, "seamfree.tmp", DAMAGE,
+    ".work", ".gone", ".copied",
+}  # fmt: skip
+"""What may lie in an unfinished result, beside the resolutions of the image and what zarr was writing."""
+
+
+def refuse_foreign_partial(partial: Path) -> None:
+    """Refuse to touch what has the name of an unfinished result and is something else.
+
+    Raises
+    ------
+    StoreError
+        If it is no folder, or there is something in it that seamfree never makes.
+    """
+    if not os.path.lexists(partial):
+        return
+    if partial.is_symlink() or not partial.is_dir():
+        held = partial
+    else:
+        names = {path.name for path in partial.iterdir() if not path.name.isdecimal() and not is_leftover(path)}
+        if not names - _MADE:
+            return
+        held = partial / min(names - _MADE)
+    raise StoreError(f"{held}: there is something that seamfree has not made; move it away, or choose another -o")
+
+
 def publish(
     partial: Path, final: Path, *, replace: bool, notes: str = ".work", written: Iterable[Path] | None = None
 ) -> None:
@@ -287,13 +315,12 @@ def publish(
                 _flush_file(path)
             for folder in {path.parent for path in files}:
                 _flush_folder(folder)
-        if aside.exists():
-            shutil.rmtree(aside)
+        _clear(aside)
         aside.mkdir()
         if (partial / notes).exists():
-            (partial / notes).rename(aside / "notes")
+            (partial / notes).rename(aside / _NOTES)
         if final.exists():
-            final.rename(aside / "replaced")
+            final.rename(aside / _REPLACED)
         partial.rename(final)
         _flush_folder(final.parent)
         shutil.rmtree(aside)
@@ -319,22 +346,42 @@ def recover(partial: Path, final: Path, notes: str = ".work") -> bool:
     Raises
     ------
     StoreError
-        If the disk refuses.
+        If the disk refuses, or something else has the name of what it leaves.
     """
+    _refuse_foreign_aside(_aside(final))
     if is_complete(partial, notes):
         publish(partial, final, replace=True, notes=notes)
         return True
     try:
-        if final.exists() and _aside(final).exists():
-            shutil.rmtree(_aside(final))
+        if final.exists():
+            _clear(_aside(final))
     except OSError as error:
         raise StoreError(f"{_aside(final)}: cannot be removed ({error.strerror or error})") from error
     return False
 
 
+_NOTES, _REPLACED = "notes", "replaced"
+"""What a publication puts aside."""
+
+
 def _aside(final: Path) -> Path:
     """Where a publication puts what goes: beside the result, for renames are within one file system."""
     return final.with_name(f".{final.name}.old")
+
+
+def _refuse_foreign_aside(aside: Path) -> None:
+    """Refuse what has the name of what a publication puts aside, and is something else."""
+    if os.path.lexists(aside) and (
+        aside.is_symlink() or not aside.is_dir() or {path.name for path in aside.iterdir()} - {_NOTES, _REPLACED}
+    ):
+        raise StoreError(f"{aside}: there is something that seamfree has not made; move it away, or choose another -o")
+
+
+def _clear(aside: Path) -> None:
+    """Remove what a publication has put aside."""
+    _refuse_foreign_aside(aside)
+    if aside.exists():
+        shutil.rmtree(aside)
 
 
 def flush(folder: Path, besides: str = "") -> None:

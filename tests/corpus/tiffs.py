@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -147,6 +148,11 @@ FILE = '<!DOCTYPE OME [<!ENTITY f SYSTEM "file:///etc/passwd">]>'
 
 def elsewhere(name: str) -> Callable[[Path], Path]:
     return ome(inside=f'<TiffData IFD="0" PlaneCount="5"><UUID FileName="{name}">urn:uuid:1</UUID></TiffData>')
+
+
+def beside_a_pipe(folder: Path) -> Path:
+    os.mkfifo(folder / "b.ome.tif")
+    return elsewhere("b.ome.tif")(folder)
 
 
 def without_tiles(folder: Path) -> Path:
@@ -303,6 +309,27 @@ TIFFS: list[Case] = [
     failed("OME-XML that names a file at the root", elsewhere("/etc/b.ome.tif"), r"names the file '/etc/b\.ome\.tif'"),
     failed(
         "OME-XML of a file that is missing", elsewhere("b.ome.tif"), r"b\.ome\.tif belongs to this image and is missing"
+    ),
+    failed(
+        "OME-XML of a file that is a pipe", beside_a_pipe, r"b\.ome\.tif: a pipe, socket or device, where a file of"
+    ),
+    failed(
+        "OME-XML of more planes than memory holds",
+        ome(inside='<TiffData IFD="0" PlaneCount="2000000000"/>'),
+        r"a\.ome\.tif: its OME-XML says PlaneCount='2000000000' of a TiffData, which is no number of planes; write",
+    ),
+    failed(
+        "OME-XML of more planes than any image has",
+        ome(inside='<TiffData IFD="0" PlaneCount="20000000"/>'),
+        r"a\.ome\.tif: its OME-XML speaks of 2000000\d planes .*, and no image has more than 16777216; write",
+    ),
+    failed(
+        "OME-XML of a time point without end",
+        ome(
+            sizes='SizeX="50" SizeY="40" SizeZ="1" SizeC="1" SizeT="2000000000"',
+            inside='<TiffData FirstT="1999999999"/>',
+        ),
+        r"a\.ome\.tif: its OME-XML speaks of 2000000000 planes",
     ),
     failed(
         "a palette that is too short",

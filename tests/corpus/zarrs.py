@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -98,6 +99,22 @@ def older_words(path: Path) -> None:
     words["multiscales"][0]["version"] = "0.4"
     described["attributes"] = words
     (path / "zarr.json").write_text(json.dumps(described))
+
+
+def many_levels(described: dict[str, Any]) -> None:
+    """List the one resolution very often."""
+    multiscale = described["multiscales"][0]
+    multiscale["datasets"] = multiscale["datasets"] * 20_000
+
+
+def pipe(name: str) -> Callable[[Path], object]:
+    """Put a pipe in a file's place."""
+
+    def put(path: Path) -> None:
+        (path / name).unlink()
+        os.mkfifo(path / name)
+
+    return put
 
 
 def file(name: str, content: bytes) -> Callable[[Path], object]:
@@ -259,6 +276,16 @@ ZARRS: list[Case] = [
         two,
         r"a\.zarr: this Zarr group has no OME-Zarr metadata and holds 2 arrays; give one, such as .*a\.zarr/b$",
     ),
+    failed(
+        "more resolutions than any image has", group(many_levels), r"a\.zarr: invalid .*: 20000 resolutions \(datasets"
+    ),
+    failed("a pipe for a group's metadata", group(do=pipe("zarr.json")), r"zarr\.json: a pipe, socket or device"),
+    failed(
+        "a pipe for an array's metadata",
+        group(do=pipe("0/zarr.json")),
+        r"a\.zarr: its metadata name the array .0., which is",
+    ),
+    failed("a pipe for a chunk", plain(pipe("c/0/0")), r"c/0/0: a pipe, socket or device, where a file of the image"),
     failed(
         "axes that are none",
         group(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from pathlib import Path
 
 import dask
 import distributed  # noqa: F401 (its defaults come first, else they would go with what is laid over them)
 import pytest
+from distributed.spans import Span
 
 from pipeline.engine.cluster import STARTS, ClusterSpec, connect, open_cluster
 from pipeline.errors import ClusterError, WorkersKilledError
@@ -72,3 +74,18 @@ def test_a_worker_that_takes_more_memory_than_its_share_is_ended_and_the_job_is_
         with pytest.raises(WorkersKilledError, match=r"segment, tile 2: 3 workers died of it, .* memory is too short"):
             list(executor.map("segment", jobs.take_memory, 2**30, range(4)))
         assert len(list(executor.map("segment", jobs.double, 2, range(4)))) == 4
+
+
+def spans() -> int:
+    """Count what Dask remembers of tasks that are done, in this process, which is the scheduler's."""
+    gc.collect()
+    return sum(type(one) is Span for one in gc.get_objects())
+
+
+def test_the_scheduler_forgets_what_is_done() -> None:
+    """Its spans of time would keep a group of tasks for each submission, as long as it lives."""
+    before = spans()
+    with open_cluster(SPEC) as address, connect(address) as executor:
+        for _ in range(3):
+            assert len(list(executor.map("segment", jobs.double, 2, range(4)))) == 4
+        assert spans() == before
