@@ -412,6 +412,10 @@ def run_stage(name: str, plan: RunPlan, executor: Executor) -> dict[str, Any]:
             # Nothing is lost with it yet. Later on, or where it has gone, the image was good once, and may be again.
             discard(plan)
         raise
+    except FileNotFoundError:
+        # What was made may have been cleared away by a run that has taken over meanwhile.
+        refuse_taken(plan.held)
+        raise
     seconds = round(perf_counter() - began, 3)
     log.info("%s: %s took %.1f s", plan.name, name, seconds)
     if name not in ("publish", "send"):

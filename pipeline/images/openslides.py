@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.errors import ImageError
-from pipeline.images.source import ImageInfo
+from pipeline.images.source import ImageInfo, is_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,4 +135,4 @@ def _positive(text: str | None) -> float:
         value = float(text or 0)
     except ValueError:
         return 0.0
-    return value if isfinite(value) and value > 0 else 0.0
+    return value if is_size(value) else 0.0

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from pipeline.geometry import Box
     from pipeline.remote.paths import AnyPath
 
-__all__ = ["AXES", "ImageInfo", "ImageSource", "check_type"]
+__all__ = ["AXES", "ImageInfo", "ImageSource", "check_type", "is_size"]
 
 AXES = "TCZYX"
 
 MOST_PIXELS = 2**50
 """A thousand million megapixels. What claims to be larger is damaged; sums of positions stay below 2**63."""
+
+SMALLEST_SIZE, LARGEST_SIZE = 1e-30, 1e30
+"""Of a pixel, in any unit: squares and fourth powers of more are no numbers."""
 
 _KINDS = "buif"
 """Of data types that are read: bool, unsigned, signed, floating."""
@@ -40,6 +43,11 @@ def check_type(path: str, dtype: np.dtype[Any]) -> None:
     """
     if dtype.kind not in _KINDS:
         raise ImageError(f"{path}: pixels of type {dtype} cannot be segmented; convert to integers or real numbers")
+
+
+def is_size(value: float) -> bool:
+    """Say whether anything can be so long, in any unit."""
+    return SMALLEST_SIZE < value < LARGEST_SIZE
 
 
 @dataclass(frozen=True, slots=True)

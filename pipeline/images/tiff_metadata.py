@@ -12,7 +12,7 @@ from pipeline.errors import ImageError
 from pipeline.images.micromanager import note_what_is_missing
 from pipeline.images.pipes import refuse_pipe
 from pipeline.images.slides import read_slide
-from pipeline.images.source import AXES
+from pipeline.images.source import AXES, is_size
 from pipeline.remote.paths import RemotePath
 
 if TYPE_CHECKING:
@@ -82,8 +82,14 @@ def read_metadata(
     else:
         size, names = read_slide(file, number)
         unit = dict.fromkeys(size, "micrometer")
+    size = {axis: length for axis, length in size.items() if is_size(length)}
+    unit = {axis: name for axis, name in unit.items() if axis in size}
     time, channel, depth, height, width = (size.get(axis, 1.0) for axis in AXES)
-    return (time, channel, depth, height, width), tuple(unit.get(axis) for axis in AXES), names  # type: ignore[return-value]
+    return (
+        (time, channel, depth, height, width),
+        tuple(unit.get(axis) if axis in size else None for axis in AXES),
+        names,
+    )  # type: ignore[return-value]
 
 
 MOST_PLANES = 2**24

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from math import isfinite
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import ImageError
-from pipeline.images.source import AXES, ImageInfo
+from pipeline.images.source import AXES, ImageInfo, is_size
 from pipeline.images.told import AGAIN, not_read, why
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ class BioioSource:
         dtype = np.dtype(self._pixels.dtype)
         sizes = self._image.physical_pixel_sizes
         given = {axis: getattr(sizes, axis) for axis in "ZYX"}
-        known = {axis: float(each) for axis, each in given.items() if each and isfinite(each) and each > 0}
+        known = {axis: float(each) for axis, each in given.items() if each and is_size(each)}
         names = tuple(str(name) for name in self._image.channel_names or ())
         if self._samples:
             names = ("red", "green", "blue", "alpha")[: shape[1]]

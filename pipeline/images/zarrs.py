@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from pipeline.errors import ImageError
 from pipeline.images.pipes import refuse_pipe
 from pipeline.images.plates import is_zarr, read_plate
-from pipeline.images.source import AXES, ImageInfo, check_type
+from pipeline.images.source import AXES, ImageInfo, check_type, is_size
 from pipeline.images.told import AGAIN, not_opened, not_read, why
 from pipeline.images.zarr_metadata import attributes_of, described_by, metadata_in, refuse_many_levels
 from pipeline.images.zarr_shards import check_shard
@@ -242,7 +242,7 @@ class ZarrSource:
             )
         self._array, self._order = array, axes
         for number, axis in enumerate(axes):
-            if not (isfinite(scale[number]) and scale[number] > 0):
+            if not is_size(scale[number]):
                 self._notes.append(
                     f"{self._path}: no pixel is {scale[number]} long, as the metadata say of {axis}; taken as unknown"
                 )

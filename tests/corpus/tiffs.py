@@ -310,6 +310,10 @@ TIFFS: list[Case] = [
     failed(
         "OME-XML of a file that is missing", elsewhere("b.ome.tif"), r"b\.ome\.tif belongs to this image and is missing"
     ),
+    done(
+        "OME-XML of pixels wider than the universe",
+        ome(sizes='SizeX="50" SizeY="40" SizeZ="5" SizeC="1" SizeT="1" PhysicalSizeX="1e300" PhysicalSizeY="1e-300"'),
+    ),
     failed(
         "OME-XML of a file that is a pipe", beside_a_pipe, r"b\.ome\.tif: a pipe, socket or device, where a file of"
     ),
