@@ -69,7 +69,7 @@ def hold_plates(
     list of InputImage
         In the same order.
     """
-    sources = {image.plate: plate_of(image) for image in images if image.plate}
+    sources = {image.plate: plate_of(image) for image in images if image.plate and not image.refused}
     with ExitStack() as held:
         places: dict[str, str] = {}
         refused: dict[str, str] = {}
@@ -91,7 +91,7 @@ def hold_plates(
                 place=image.place.replace(f"{image.plate}.ome.zarr/", f"{places.get(image.plate, '')}/", 1)
                 if image.plate in places
                 else image.place,
-                refused=refused.get(image.plate, ""),
+                refused=refused.get(image.plate, image.refused),
             )
             for image in images
         ]

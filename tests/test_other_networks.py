@@ -134,6 +134,9 @@ def test_a_network_that_sees_everything_is_refused_unless_the_user_insists(tmp_p
     shown = StringIO()
     Console(width=10_000, file=shown).print(report_table([report]))
     assert "down.0.body.1 (InstanceNorm2d)" in shown.getvalue()
+    page = (tmp_path / "out" / "a.report.html").read_text()
+    assert "seams possible" in page
+    assert "down.0.body.1 (InstanceNorm2d)" in page
 
 
 def test_a_declared_halo_that_is_too_small_is_told_and_not_used(

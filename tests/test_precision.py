@@ -94,6 +94,29 @@ def test_half_precision_labels_some_pixels_otherwise_and_it_is_counted(
     assert seen["float16"] < seen["bfloat16"]
 
 
+@pytest.mark.parametrize("speeds", [(1.0, 1.4, 1.9), (1.0, 1.9, 1.4), (1.0, 0.4, 0.5)])
+def test_of_several_that_label_alike_the_fastest_is_taken(
+    image: Path, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, speeds: tuple[float, ...]
+) -> None:
+    names = ("float32", "bfloat16", "float16")
+
+    def measured(_plan: RunPlan, _index: int = 0) -> dict[str, Any]:
+        entries = [
+            {
+                "precision": name,
+                "speed": speed,
+                "differing": 0,
+                "taken": precision._is_taken(name, speed, 0, 1000, 1e-4),
+            }
+            for name, speed in zip(names, speeds, strict=True)
+        ]
+        return {"candidates": entries, "pixels": 1000, "tiles": [0]}
+
+    monkeypatch.setattr(precision, "measure_precisions", measured)
+    settled = settle_precision(open_plan(image, tmp_path / "out", model), SerialExecutor())
+    assert settled.precision == names[speeds.index(max(speeds))]
+
+
 def test_a_resumed_run_keeps_the_decision_of_the_first(
     image: Path, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ from pipeline.stores.sending import SENDING, send
 from pipeline.verify import verify
 from tests.elsewhere import SECRET, objects_below, s3_server, upload, web_server
 from tests.faults.run import Run, contents, reached
+from tests.plates import parts_of_fields, write_plate
 from tests.random_models import save_threshold_model
 
 BUCKET = "s3://lab-images"
@@ -235,6 +236,17 @@ def test_one_run_at_a_time_sends_and_nothing_foreign_is_replaced(
     assert report.status == "failed"
     assert "finished result of another image" in str(report.reason)
     assert (final / "zarr.json").stat().st_mtime_ns == first
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_plate_is_refused_before_it_is_computed(home: Path, bucket: RemotePath, tmp_path: Path, fresh: bool) -> None:
+    write_plate(tmp_path / "p.ome.zarr", parts_of_fields(1), wells=("A/01",), per_well=1)
+    settings = config_for(home, tmp_path / "staging")
+    reports = segment(tmp_path / "p.ome.zarr", str(bucket / "plates"), settings, fresh=fresh)
+    assert {report.status for report in reports} == {"failed"}
+    assert all("a plate's result is made in a folder; give one with -o" in str(report.reason) for report in reports)
+    assert not list((tmp_path / "staging").rglob("*.zarr*"))
+    assert not (bucket / "plates" / "p.ome.zarr" / "zarr.json").is_file()
 
 
 def test_a_result_becomes_visible_last(bucket: RemotePath, tmp_path: Path) -> None:

@@ -176,6 +176,25 @@ def circular() -> nn.Module:
     return nn.Sequential(first, nn.ReLU(), nn.MaxPool2d(2), second, nn.ReLU(), nn.Upsample(scale_factor=2.0), third)
 
 
+class LayerNormed(nn.Module):
+    """Layer norm between convolutions: of each pixel's channels, as in ConvNeXt, or of the whole image."""
+
+    def __init__(self, whole: bool) -> None:
+        super().__init__()
+        self.whole = whole
+        self.first, self.last = nn.Conv2d(1, WIDTH, 3, padding=1), nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
+        self.norm = nn.LayerNorm(WIDTH)
+
+    def forward(self, image: Tensor) -> Tensor:
+        image = self.first(image)
+        if self.whole:
+            image = nn.functional.layer_norm(image, image.shape[1:])
+        else:
+            image = self.norm(image.movedim(1, -1)).movedim(-1, 1)
+        result: Tensor = self.last(image)
+        return result
+
+
 class Skipping(nn.Module):
     """Looks at each pixel's neighbours, and far around at every second pixel only."""
 
@@ -261,6 +280,8 @@ ZOO: dict[str, Exhibit] = {
     "NaN swallowed": Exhibit(Swallowing),
     "NaN swallowed elsewhere": Exhibit(lambda: Swallowing(elsewhere=True), method="perturbation"),
     "instance norm": Exhibit(lambda: Net(norm="instance"), refused="down.0.body.1 (InstanceNorm2d)"),
+    "layer norm of each pixel": Exhibit(lambda: LayerNormed(whole=False)),
+    "layer norm": Exhibit(lambda: LayerNormed(whole=True), refused="layer_norm"),
     "group norm": Exhibit(lambda: Net(norm="group"), refused="down.0.body.1 (GroupNorm)"),
     "3-D instance norm": Exhibit(
         lambda: Net(dims=3, pools=(2,), norm="instance"), dims=3, refused="down.0.body.1 (InstanceNorm3d)"
