@@ -64,7 +64,10 @@ class PrefectRuns:
         self._client, self._deployment, self._output, self._begin = client, deployment, output, begin
 
     def start(self, acquisition: Acquisition, key: str) -> str:
-        """Schedule a run, once for each key."""
+        """Schedule a run, once for each key.
+
+        Prefect knows keys by the flow, and not by the deployment: another folder of results may want the same content.
+        """
         run: Any = run_deployment(
             self._deployment,
             parameters={
@@ -72,7 +75,7 @@ class PrefectRuns:
             },
             timeout=0,
             as_subflow=False,
-            idempotency_key=key,
+            idempotency_key=f"{self._deployment}:{self._output.absolute()}:{key}",
             tags=["seamfree", "watch"],
         )  # fmt: skip
         return str(run.id)

@@ -11,6 +11,7 @@ import sqlite3
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, Self
+from uuid import uuid4
 
 from pipeline.errors import StoreError
 
@@ -38,6 +39,7 @@ CREATE TABLE IF NOT EXISTS acquisitions (
 );
 CREATE INDEX IF NOT EXISTS by_state ON acquisitions (state);
 CREATE INDEX IF NOT EXISTS by_name ON acquisitions (name);
+CREATE TABLE IF NOT EXISTS ledger (id INTEGER PRIMARY KEY CHECK (id = 1), identity TEXT NOT NULL);
 """
 
 
@@ -139,6 +141,8 @@ class AcquisitionLedger:
                 raise StoreError(f"{path.parent}: cannot be made ({error.strerror or error})") from error
             self._connection = sqlite3.connect(path, timeout=_WAIT, check_same_thread=False)
             self._connection.executescript(_SCHEMA)
+            with self._connection:
+                self._connection.execute("INSERT OR IGNORE INTO ledger VALUES (1, ?)", (uuid4().hex,))
 
     def __enter__(self) -> Self:
         return self
@@ -157,6 +161,12 @@ class AcquisitionLedger:
                 f"{self.path}: the ledger of acquisitions cannot be {what} ({error}); make sure that there is room "
                 "and that it may be written to; removed, it is made anew, and results that are there stay"
             ) from error
+
+    @property
+    def identity(self) -> str:
+        """What tells this ledger from all others, also from one that was in its place before."""
+        with self._telling("read"):
+            return str(self._connection.execute("SELECT identity FROM ledger").fetchone()[0])
 
     def sightings(self) -> dict[str, Sighting]:
         """Give all sightings, by path."""

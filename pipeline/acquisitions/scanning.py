@@ -333,7 +333,8 @@ def _start(order: Scan, ledger: AcquisitionLedger, runs: Runs, found: Found) -> 
         if free <= 0 or held.name in busy:
             found.queued += 1
         else:
-            run = runs.start(held, f"{held.content}:{held.recipe}:{held.attempt}")
+            # A ledger that was removed is one of another identity: what it asks for is not what was asked for before.
+            run = runs.start(held, f"{ledger.identity}:{held.content}:{held.recipe}:{held.attempt}")
             ledger.change(held, replace(held, state="started", run=run, since=order.clock()))
             found.started.append(held.name)
             busy.add(held.name)

@@ -286,3 +286,15 @@ def test_a_ledger_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "ledger").write_bytes(b"no database" * 100)
     with pytest.raises(StoreError, match="ledger of acquisitions"):
         AcquisitionLedger(tmp_path / "ledger")
+
+
+def test_each_folder_of_results_asks_for_runs_of_its_own(tmp_path: Path) -> None:
+    """Whoever runs them may run those of several watchers, and finds by the key what was asked for before."""
+    asked = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        place = Place(tmp_path / name)
+        place.write("a.tif")
+        place.settle()
+        asked += place.runs.asked
+    assert len({key for _, key in asked}) == 2
