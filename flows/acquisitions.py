@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import deployment as served
-from prefect.states import Completed, Crashed
+from prefect.states import Cancelled, Completed, Crashed
 
 from flows.environment import REPLACED, WATCHER
 from flows.records import drop_old_runs
@@ -39,6 +39,8 @@ __all__ = ["scan"]
 
 _DIED = "its process has ended without a word"
 
+_OTHER = "it waited for a watcher of other folders"
+
 _KEPT_SCANS = 200
 """So many scans are kept on record: a day of them would hide what people look for."""
 
@@ -62,6 +64,7 @@ class PrefectRuns:
 
     def __init__(self, client: SyncPrefectClient, deployment: str, output: Path, begin: timedelta) -> None:
         self._client, self._deployment, self._output, self._begin = client, deployment, output, begin
+        self._identity: UUID | None = None
 
     def start(self, acquisition: Acquisition, key: str) -> str:
         """Schedule a run, once for each key.
@@ -87,6 +90,9 @@ class PrefectRuns:
         except ObjectNotFound:
             return RunState("dead", "the server knows nothing of it any more")
         state = found.state
+        if state is not None and state.type == StateType.SCHEDULED and self._waits_for_another(found):
+            self._client.set_flow_run_state(found.id, Cancelled(message=_OTHER), force=True)
+            return RunState("dead", _OTHER)
         if state is None or state.type in (StateType.SCHEDULED, StateType.PAUSED):
             return RunState("alive")
         message = " ".join((state.message or str(state.name)).split())
@@ -99,6 +105,15 @@ class PrefectRuns:
         if state.type == StateType.CRASHED:
             return RunState("dead", message)
         return self._is_alive(found, state)
+
+    def _waits_for_another(self, run: FlowRun) -> bool:
+        """Say whether a run waits for a deployment that is not this one: a folder has been moved, or renamed."""
+        if self._identity is None:
+            try:
+                self._identity = self._client.read_deployment_by_name(self._deployment).id
+            except ObjectNotFound:
+                return False
+        return run.deployment_id != self._identity
 
     def _is_alive(self, found: FlowRun, state: State[Any]) -> RunState:
         held = run_hold(self._output, str(found.id))

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from uuid import uuid4
 
 from pipeline.acquisitions.ledger import LEDGER
 from pipeline.errors import ConfigError
 from pipeline.stores.hold import is_held
 
-__all__ = ["SERVED", "SERVER", "ledger_of", "place_of", "run_hold", "served_by", "watch_hold"]
+__all__ = ["SERVED", "SERVER", "identity_of", "ledger_of", "place_of", "run_hold", "served_by", "watch_hold"]
 
 SERVER = "server.json"
 """Says where the server of a running watcher is."""
 
 SERVED = "served.json"
 """Says which deployment segments, and on which server."""
+
+_IDENTITY = "identity"
 
 _FOLDER = ".seamfree"
 
@@ -34,6 +37,23 @@ def place_of(output: Path) -> Path:
     except OSError as error:
         raise ConfigError(f"{place}: cannot be made ({error.strerror or error}); choose another -o") from error
     return place
+
+
+def identity_of(output: Path) -> str:
+    """Give what tells a folder of results from all others, also from one of the same path on another machine.
+
+    Raises
+    ------
+    ConfigError
+        If it can neither be read nor made.
+    """
+    path = place_of(output) / _IDENTITY
+    try:
+        if not path.exists():
+            path.write_text(uuid4().hex, encoding="utf-8")
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read or made ({error}); choose another -o") from error
 
 
 def ledger_of(output: Path) -> Path:
