@@ -26,6 +26,7 @@ from flows.environment import REPLACED, SKIPPED, can_be_recorded, named
 from flows.notify import announce
 from flows.placing import Place, at, given_place, own_place
 from flows.telling import publish_outcome, recordable, showing_progress
+from pipeline.acquisitions.outcome import note_replaced
 from pipeline.acquisitions.readiness import content_of
 from pipeline.batch import failed, open_batch, skipped
 from pipeline.calibration import settle_plan
@@ -40,6 +41,7 @@ from pipeline.errors import (
     ModelError,
     PlanError,
     SeamfreeError,
+    StoreError,
     WorkersKilledError,
 )
 from pipeline.images.discover import InputImage, images_in
@@ -161,7 +163,17 @@ def segment_image(
         return Failed(message=recordable(str(report.reason)), data=report)
     if report.reason is not None:
         return Completed(name=SKIPPED, message=recordable(report.reason), data=report)
+    if given is None and content is None:
+        _tell_ledger(report, Path(output))
     return Completed(message=_found(report), data=report)
+
+
+def _tell_ledger(report: ImageReport, output: Path) -> None:
+    """Have a watcher know what has become of its result, where a person has had it replaced."""
+    try:
+        note_replaced(output, report.name, report.input)
+    except StoreError as error:
+        get_run_logger().warning("%s", recordable(f"the watcher could not be told: {error}"))
 
 
 def _found(report: ImageReport) -> str:

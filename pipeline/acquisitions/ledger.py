@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS sightings (
 CREATE TABLE IF NOT EXISTS acquisitions (
     content TEXT NOT NULL, recipe TEXT NOT NULL, path TEXT NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL,
     attempt INTEGER NOT NULL, run TEXT, reason TEXT, result TEXT, objects INTEGER, since REAL NOT NULL,
+    died INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (content, recipe)
 );
 CREATE INDEX IF NOT EXISTS by_state ON acquisitions (state);
@@ -85,10 +86,14 @@ class Acquisition:
     path, name : str
         Where it was seen first, and the name of its result.
     state : str
-        ``"claimed"`` (a run is to be started), ``"started"``, ``"done"``, ``"failed"``, ``"cancelled"`` by a person, or
-        ``"replaced"``: when its run began, the file was gone or had another content.
+        ``"claimed"`` (a run is to be started), ``"started"``, ``"done"``, ``"failed"``, ``"cancelled"`` by a person
+        (the run; or the result, which gave way to another), or ``"replaced"``: when its run began, the file was gone or had
+        another content, or its result has given way to that of another content. What is replaced is segmented again
+        where it is seen again.
     attempt : int
         Number of the run, from 1 on.
+    died : int
+        So many runs have died, one after the other.
     run : str, optional
         What the orchestrator calls the run.
     reason : str, optional
@@ -112,6 +117,7 @@ class Acquisition:
     result: str | None
     objects: int | None
     since: float
+    died: int = 0
 
 
 _SIGHTING = ", ".join(field.name for field in fields(Sighting))
@@ -141,8 +147,15 @@ class AcquisitionLedger:
                 raise StoreError(f"{path.parent}: cannot be made ({error.strerror or error})") from error
             self._connection = sqlite3.connect(path, timeout=_WAIT, check_same_thread=False)
             self._connection.executescript(_SCHEMA)
+            self._add_columns()
             with self._connection:
                 self._connection.execute("INSERT OR IGNORE INTO ledger VALUES (1, ?)", (uuid4().hex,))
+
+    def _add_columns(self) -> None:
+        """Bring a ledger up to date that a version before has made."""
+        there = {row[1] for row in self._connection.execute("PRAGMA table_info(acquisitions)")}
+        if "died" not in there:
+            self._connection.execute("ALTER TABLE acquisitions ADD COLUMN died INTEGER NOT NULL DEFAULT 0")
 
     def __enter__(self) -> Self:
         return self
@@ -190,21 +203,21 @@ class AcquisitionLedger:
     def claim(self, content: str, recipe: str, path: str, name: str, now: float) -> Acquisition | None:
         """Claim a content for a run that is to be started; None if it was claimed before, by whomever.
 
-        One that had been replaced before its run began is claimed anew.
+        One that has been replaced is claimed anew.
         """
         with self._telling("written"), self._connection:
             made = self._connection.execute(
                 f"INSERT INTO acquisitions ({_ACQUISITION}) VALUES (?, ?, ?, ?, 'claimed', 1, NULL, NULL, NULL, NULL, "
-                "?) ON CONFLICT (content, recipe) DO UPDATE SET path = excluded.path, name = excluded.name, state = "
-                "'claimed', attempt = attempt + 1, run = NULL, reason = NULL, since = excluded.since "
-                "WHERE state = 'replaced'",
+                "?, 0) ON CONFLICT (content, recipe) DO UPDATE SET path = excluded.path, name = excluded.name, state = "
+                "'claimed', attempt = attempt + 1, run = NULL, reason = NULL, result = NULL, objects = NULL, "
+                "since = excluded.since, died = 0 WHERE state = 'replaced'",
                 (content, recipe, path, name, now),
             )
         return self.find(content, recipe) if made.rowcount else None
 
     def change(self, held: Acquisition, changed: Acquisition) -> bool:
         """Replace an acquisition's entry, unless another process has changed it meanwhile; say whether it was done."""
-        names = ("path", "name", "state", "attempt", "run", "reason", "result", "objects", "since")
+        names = ("path", "name", "state", "attempt", "run", "reason", "result", "objects", "since", "died")
         assigned = ", ".join(f"{name} = ?" for name in names)
         with self._telling("written"), self._connection:
             made = self._connection.execute(
@@ -212,6 +225,33 @@ class AcquisitionLedger:
                 (*(getattr(changed, name) for name in names), held.content, held.recipe, held.state, held.attempt),
             )
         return made.rowcount == 1
+
+    def displace(
+        self, name: str, reason: str, now: float, *, content: str, recipe: str | None = None, by_hand: bool = False
+    ) -> None:
+        """Note that the results of other contents, or recipes, that had a name are there no more.
+
+        Parameters
+        ----------
+        name : str
+            The result's name.
+        reason : str
+            What has taken their place.
+        now : float
+            Time of the change.
+        content : str
+            Content of the result that has the name now.
+        recipe : str, optional
+            Its recipe; None for whichever.
+        by_hand : bool
+            Whether a person has asked for it: then they are not to be segmented again.
+        """
+        with self._telling("written"), self._connection:
+            self._connection.execute(
+                "UPDATE acquisitions SET state = ?, reason = ?, result = NULL, objects = NULL, since = ? "
+                "WHERE name = ? AND state = 'done' AND (content != ? OR recipe != coalesce(?, recipe))",
+                ("cancelled" if by_hand else "replaced", reason, now, name, content, recipe),
+            )
 
     def acquisitions(self, *states: str) -> list[Acquisition]:
         """Give the acquisitions in certain states, all where none is named, the latest change last."""
@@ -228,8 +268,8 @@ class AcquisitionLedger:
         return None if row is None else Acquisition(*row)
 
     def occupant(self, name: str) -> Acquisition | None:
-        """Give who has the name of a result: the latest one that was not given up."""
-        query = f"SELECT {_ACQUISITION} FROM acquisitions WHERE name = ? ORDER BY since DESC LIMIT 1"
+        """Give who has the name of a result: the latest one that was not replaced."""
+        query = f"SELECT {_ACQUISITION} FROM acquisitions WHERE name = ? AND state != 'replaced' ORDER BY since DESC LIMIT 1"
         with self._telling("read"):
             row = self._connection.execute(query, (name,)).fetchone()
         return None if row is None else Acquisition(*row)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pipeline.acquisitions.rules import WatchRules
     from pipeline.images.source import ImageSource
 
-__all__ = ["Broken", "Ready", "content_of", "examine", "fingerprint", "why_held_back"]
+__all__ = ["Broken", "Ready", "content_of", "examine", "fingerprint", "plate_content", "why_held_back"]
 
 _UNFINISHED = (".tmp", ".part", ".partial", ".filepart", ".crdownload", ".download", ".lock")
 """What programs append to, or put around, the name of a file that they are still writing."""
@@ -166,11 +166,11 @@ def _examine_plate(path: Path, rules: WatchRules, series: int | None) -> Ready |
         contents[field.path] = seen.content
     if not contents:
         return Broken(f"{path}: the plate lists no wells")
-    return Ready(_digest(contents), (str(path.absolute()),))
+    return Ready(plate_content(contents), (str(path.absolute()),))
 
 
-def _digest(contents: dict[str, str]) -> str:
-    """Give what stands for the contents of a plate's fields."""
+def plate_content(contents: dict[str, str]) -> str:
+    """Give what stands for the contents of a plate's fields, by their paths in it."""
     return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
 
@@ -183,7 +183,7 @@ def content_of(path: Path, series: int | None = None) -> str:
         If it cannot be read.
     """
     if is_plate(path):
-        return _digest({field.path: content_of(path / field.path, series) for field in read_plate(path).fields})
+        return plate_content({field.path: content_of(path / field.path, series) for field in read_plate(path).fields})
     source = open_image(path.absolute(), series)
     try:
         return content_sha256(source)

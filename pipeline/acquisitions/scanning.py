@@ -14,6 +14,7 @@ from time import time
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pipeline.acquisitions.ledger import Acquisition, AcquisitionLedger, Sighting
+from pipeline.acquisitions.outcome import why_no_result
 from pipeline.acquisitions.readiness import Broken, examine, fingerprint, why_held_back
 from pipeline.errors import ImageError
 from pipeline.images.discover import images_below
@@ -307,20 +308,34 @@ def _follow(order: Scan, ledger: AcquisitionLedger, runs: Runs, found: Found) ->
         elif state.kind != "dead":
             ledger.change(held, replace(held, state=state.kind, reason=state.reason, since=now))
             found.failed[held.path] = found.news[held.path] = state.reason or state.kind
-        elif held.attempt >= order.rules.attempts:
-            reason = f"given up after {held.attempt} runs that died ({state.reason})"
-            ledger.change(held, replace(held, state="failed", reason=reason, since=now))
-            found.failed[held.path] = found.news[held.path] = reason
         else:
-            log.warning("%s: its run has died (%s) and is started again", held.path, state.reason)
-            again = replace(held, state="claimed", attempt=held.attempt + 1, run=None, since=now)
-            ledger.change(held, again)
+            _claim_again(order, ledger, held, str(state.reason), found)
+
+
+def _claim_again(order: Scan, ledger: AcquisitionLedger, held: Acquisition, reason: str, found: Found) -> None:
+    """Have a run started again that has died, or whose result is not there; give it up after some."""
+    now, died = order.clock(), held.died + 1
+    if died >= order.rules.attempts:
+        reason = f"given up after {died} runs that died ({reason})"
+        ledger.change(held, replace(held, state="failed", reason=reason, since=now, died=died))
+        found.failed[held.path] = found.news[held.path] = reason
+    else:
+        log.warning("%s: its run has died (%s) and is started again", held.path, reason)
+        ledger.change(held, replace(held, state="claimed", attempt=held.attempt + 1, run=None, since=now, died=died))
 
 
 def _note_done(order: Scan, ledger: AcquisitionLedger, held: Acquisition, found: Found) -> None:
-    result = order.output / f"{held.name}.ome.zarr"
-    objects = count_objects(result) if result.exists() else None
-    done = replace(held, state="done", reason=None, result=str(result), since=order.clock(), objects=objects)
+    """Note a result, and that those whose place it has taken are there no more."""
+    result, now = order.output / f"{held.name}.ome.zarr", order.clock()
+    if reason := why_no_result(result, held.content):
+        _claim_again(order, ledger, held, reason, found)
+        return
+    # Before the other is noted: a scan that dies in between has noted nothing that is not so.
+    told = f"its result has given way to that of what {held.path} is now"
+    ledger.displace(held.name, told, now, content=held.content, recipe=held.recipe)
+    done = replace(
+        held, state="done", reason=None, result=str(result), since=now, objects=count_objects(result), died=0
+    )
     ledger.change(held, done)
     found.done.append(held.name)
 

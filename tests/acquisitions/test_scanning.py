@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,8 @@ import tifffile
 import zarr
 
 from pipeline.acquisitions.ledger import Acquisition, AcquisitionLedger
+from pipeline.acquisitions.outcome import content_of_result, note_replaced
+from pipeline.acquisitions.place import ledger_of
 from pipeline.acquisitions.readiness import Broken, Ready, content_of, examine, fingerprint, why_held_back
 from pipeline.acquisitions.rules import WatchRules
 from pipeline.acquisitions.scanning import Found, RunState, Scan, scan
@@ -51,15 +57,28 @@ class Place:
     def scan(self, after: float = 11.0) -> Found:
         self.now += after
         order = Scan(self.folder, self.output, self.recipe, self.rules, queue=self.queue, clock=lambda: self.now)
-        with AcquisitionLedger(self.output / "ledger") as ledger:
+        with AcquisitionLedger(ledger_of(self.output)) as ledger:
             return scan(order, ledger, self.runs)
 
     def settle(self) -> Found:
         self.scan()
         return self.scan()
 
+    def finish(self, number: int, content: str | None = None) -> None:
+        """Have a run that was asked for end well, and leave a result."""
+        name, key = self.runs.asked[number]
+        result = self.output / f"{name}.ome.zarr"
+        result.mkdir(parents=True, exist_ok=True)
+        plan = {"content_sha256": content or key.split(":")[1]}
+        (result / "seamfree.json").write_text(json.dumps({"plan": plan, "objects": 7}))
+        self.runs.states[key] = RunState("done")
+
+    def result(self, name: str) -> str:
+        """Give the content that a result is of."""
+        return str(content_of_result(self.output / f"{name}.ome.zarr"))
+
     def held(self) -> dict[str, Acquisition]:
-        with AcquisitionLedger(self.output / "ledger") as ledger:
+        with AcquisitionLedger(ledger_of(self.output)) as ledger:
             return {held.name: held for held in ledger.acquisitions()}
 
     def write(self, name: str, seed: int = 0) -> Path:
@@ -88,7 +107,7 @@ def test_a_file_is_claimed_when_it_has_been_still(place: Place) -> None:
 def test_the_same_content_is_claimed_once(place: Place) -> None:
     path = place.write("a.tif")
     place.settle()
-    place.runs.states[place.runs.asked[0][1]] = RunState("done")
+    place.finish(0)
     path.rename(place.folder / "b.tif")
     place.write("c.tif")
     place.settle()
@@ -96,7 +115,7 @@ def test_the_same_content_is_claimed_once(place: Place) -> None:
     place.write("b.tif", seed=1)
     place.settle()
     assert [name for name, _ in place.runs.asked] == ["a", "b"]
-    place.runs.states[place.runs.asked[1][1]] = RunState("done")
+    place.finish(1)
     place.recipe = "another"
     place.settle()
     assert len(place.runs.asked) == 4
@@ -180,7 +199,7 @@ def test_no_more_runs_than_the_queue_takes(place: Place) -> None:
     found = place.settle()
     assert len(found.started) == 2
     assert found.queued == 3
-    place.runs.states[place.runs.asked[0][1]] = RunState("done")
+    place.finish(0)
     assert len(place.scan().started) == 1
 
 
@@ -239,7 +258,7 @@ def test_a_plate_is_an_acquisition_when_all_its_wells_and_fields_are_there(place
     last[4:] = pixels[4:]
     assert place.settle().started == ["p"]
     assert place.held()["p"].content == content_of(path)
-    place.runs.states[place.runs.asked[0][1]] = RunState("done")
+    place.finish(0)
     os.utime(path / "A" / "1" / "0" / "0" / "c" / "0" / "0")
     place.settle()
     assert len(place.runs.asked) == 1
@@ -298,3 +317,108 @@ def test_each_folder_of_results_asks_for_runs_of_its_own(tmp_path: Path) -> None
         place.settle()
         asked += place.runs.asked
     assert len({key for _, key in asked}) == 2
+
+
+def contents(place: Place) -> dict[str, str]:
+    """Give the content of each result that the ledger knows, and see that it is so."""
+    with AcquisitionLedger(ledger_of(place.output)) as ledger:
+        done = {held.name: held.content for held in ledger.acquisitions("done")}
+    assert {name: place.result(name) for name in done} == done
+    return done
+
+
+def test_a_path_that_gets_back_its_former_content_is_segmented_again(place: Place) -> None:
+    path = place.write("a.tif")
+    before = content_of(path)
+    for number, seed in enumerate((0, 1, 0, 1, 0)):
+        place.write("a.tif", seed=seed)
+        place.settle()
+        place.finish(number)
+        place.scan()
+        assert contents(place) == {"a": content_of(path)}
+    assert contents(place) == {"a": before}
+    # Runs that died are no part of this.
+    place.write("a.tif", seed=1)
+    place.settle()
+    place.runs.states[place.runs.asked[-1][1]] = RunState("dead", "power cut")
+    assert place.scan().started == ["a"]
+
+
+def test_a_file_that_made_room_for_the_next_one_has_a_result_under_its_new_name(place: Place) -> None:
+    path = place.write("latest.tif")
+    place.settle()
+    place.finish(0)
+    place.scan()
+    path.rename(place.folder / "latest_1.tif")
+    place.write("latest.tif", seed=1)
+    place.settle()
+    place.finish(1)
+    place.settle()
+    place.finish(2)
+    place.settle()
+    wanted = {name: content_of(place.folder / f"{name}.tif") for name in ("latest", "latest_1")}
+    assert contents(place) == wanted
+    assert [name for name, _ in place.runs.asked] == ["latest", "latest", "latest_1"]
+
+
+def test_another_recipe_and_the_first_one_again_are_each_segmented(place: Place) -> None:
+    place.write("a.tif")
+    for number, recipe in enumerate(("one", "two", "one")):
+        place.recipe = recipe
+        place.settle()
+        place.finish(number)
+        place.scan()
+    with AcquisitionLedger(ledger_of(place.output)) as ledger:
+        assert {held.recipe: held.state for held in ledger.acquisitions()} == {"one": "done", "two": "replaced"}
+
+
+def test_what_a_person_has_had_replaced_is_told_and_left_so(place: Place) -> None:
+    path = place.write("a.tif")
+    place.settle()
+    place.finish(0)
+    place.scan()
+    note_replaced(place.output, "a", str(path))  # of the same content
+    assert place.held()["a"].state == "done"
+    place.finish(0, content="another")
+    note_replaced(place.output, "a", "/elsewhere/a.tif")
+    assert place.held()["a"].state == "cancelled"
+    assert "/elsewhere/a.tif" in str(place.held()["a"].reason)
+    place.settle()
+    assert len(place.runs.asked) == 1
+
+
+def test_a_run_that_has_left_no_result_is_started_again(place: Place) -> None:
+    place.write("a.tif")
+    place.settle()
+    place.runs.states[place.runs.asked[0][1]] = RunState("done")
+    assert place.scan().started == ["a"]
+    place.finish(1, content="another")
+    assert place.scan().started == ["a"]
+    place.finish(2)
+    place.scan()
+    assert place.held()["a"].state == "done"
+    assert place.held()["a"].objects == 7
+
+
+def test_a_ledger_that_was_removed_with_the_results_has_all_segmented_again(place: Place) -> None:
+    place.write("a.tif")
+    place.settle()
+    place.finish(0)
+    place.scan()
+    shutil.rmtree(place.output)
+    assert place.settle().started == ["a"]
+    assert len(place.runs.asked) == 2
+    assert place.scan().running == ["a"]
+
+
+def test_a_ledger_of_a_version_before_is_gone_on_with(tmp_path: Path) -> None:
+    with AcquisitionLedger(tmp_path / "ledger") as ledger:
+        ledger.claim("content", "recipe", "a.tif", "a", 1.0)
+    with closing(sqlite3.connect(tmp_path / "ledger")) as connection, connection:
+        connection.execute("ALTER TABLE acquisitions DROP COLUMN died")
+        connection.execute("DROP TABLE ledger")
+    with AcquisitionLedger(tmp_path / "ledger") as ledger:
+        held = ledger.find("content", "recipe")
+        assert held is not None
+        assert held.died == 0
+        assert ledger.identity
