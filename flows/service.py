@@ -26,7 +26,7 @@ from flows.environment import WATCHER
 from flows.records import RETENTION, drop_old_runs, give_room_back
 from flows.server import Server, free_port, use_server
 from flows.waking import wake
-from pipeline.acquisitions.place import SERVED, SERVER, identity_of, ledger_of, place_of, watch_hold
+from pipeline.acquisitions.place import SERVED, SERVER, check_folders, identity_of, ledger_of, place_of, watch_hold
 from pipeline.engine.cluster import client_environment
 from pipeline.engine.parent import dies_with_parent
 from pipeline.errors import ConfigError
@@ -120,14 +120,13 @@ def watch(wanted: Watch) -> None:
     Raises
     ------
     ConfigError
-        If the folder is not there, or the output cannot be used.
+        If the folder is not there or lies in the output, or the output cannot be used.
     StoreError
         If another watcher is at work on the output.
     ClusterError
         If Prefect's server does not start.
     """
-    if not wanted.folder.is_dir():
-        raise ConfigError(f"{wanted.folder}: no such folder to watch")
+    check_folders(wanted.folder, wanted.output)
     _check_cron(wanted.cron)
     place = place_of(wanted.output)
     wanted = replace(wanted, identity=identity_of(wanted.output))

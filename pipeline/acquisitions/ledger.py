@@ -7,10 +7,11 @@ keeps no log beside it, which file systems of a network could not share.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from uuid import uuid4
 
 from pipeline.errors import StoreError
@@ -87,9 +88,9 @@ class Acquisition:
         Where it was seen first, and the name of its result.
     state : str
         ``"claimed"`` (a run is to be started), ``"started"``, ``"done"``, ``"failed"``, ``"cancelled"`` by a person
-        (the run; or the result, which gave way to another), or ``"replaced"``: when its run began, the file was gone or had
-        another content, or its result has given way to that of another content. What is replaced is segmented again
-        where it is seen again.
+        (the run, or the result, for another one), or ``"replaced"``: when its run began, the file was gone or had
+        another content, or its result has given way to another content's. What is replaced is segmented again where
+        it is seen again.
     attempt : int
         Number of the run, from 1 on.
     died : int
@@ -119,6 +120,22 @@ class Acquisition:
     since: float
     died: int = 0
 
+
+def _kept(*values: object) -> tuple[object, ...]:
+    """Give values as SQLite keeps them: a text with a name that is not UTF-8 as bytes."""
+    return tuple(
+        value.encode(errors="surrogatepass") if isinstance(value, str) and _NO_UNICODE.search(value) else value
+        for value in values
+    )
+
+
+def _given_back(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Give values as they were before they were `_kept`."""
+    return tuple(value.decode(errors="surrogatepass") if isinstance(value, bytes) else value for value in row)
+
+
+_NO_UNICODE = re.compile("[\ud800-\udfff]")
+"""How Python gives bytes of a name that are not UTF-8."""
 
 _SIGHTING = ", ".join(field.name for field in fields(Sighting))
 _ACQUISITION = ", ".join(field.name for field in fields(Acquisition))
@@ -184,7 +201,7 @@ class AcquisitionLedger:
     def sightings(self) -> dict[str, Sighting]:
         """Give all sightings, by path."""
         with self._telling("read"), closing(self._connection.execute(f"SELECT {_SIGHTING} FROM sightings")) as rows:
-            return {row[0]: Sighting(*row) for row in rows}
+            return {sighting.path: sighting for sighting in (Sighting(*_given_back(row)) for row in rows)}
 
     def note(self, *sightings: Sighting) -> None:
         """Keep what is known of files, in one transaction."""
@@ -192,13 +209,13 @@ class AcquisitionLedger:
         with self._telling("written"), self._connection:
             self._connection.executemany(
                 f"INSERT OR REPLACE INTO sightings ({_SIGHTING}) VALUES ({marks})",
-                [tuple(getattr(sighting, field.name) for field in fields(Sighting)) for sighting in sightings],
+                [_kept(*(getattr(sighting, field.name) for field in fields(Sighting))) for sighting in sightings],
             )
 
     def forget(self, paths: list[str]) -> None:
         """Drop sightings of files that have gone; what was segmented stays known."""
         with self._telling("written"), self._connection:
-            self._connection.executemany("DELETE FROM sightings WHERE path = ?", [(path,) for path in paths])
+            self._connection.executemany("DELETE FROM sightings WHERE path = ?", [_kept(path) for path in paths])
 
     def claim(self, content: str, recipe: str, path: str, name: str, now: float) -> Acquisition | None:
         """Claim a content for a run that is to be started; None if it was claimed before, by whomever.
@@ -211,7 +228,7 @@ class AcquisitionLedger:
                 "?, 0) ON CONFLICT (content, recipe) DO UPDATE SET path = excluded.path, name = excluded.name, state = "
                 "'claimed', attempt = attempt + 1, run = NULL, reason = NULL, result = NULL, objects = NULL, "
                 "since = excluded.since, died = 0 WHERE state = 'replaced'",
-                (content, recipe, path, name, now),
+                _kept(content, recipe, path, name, now),
             )
         return self.find(content, recipe) if made.rowcount else None
 
@@ -222,7 +239,7 @@ class AcquisitionLedger:
         with self._telling("written"), self._connection:
             made = self._connection.execute(
                 f"UPDATE acquisitions SET {assigned} WHERE content = ? AND recipe = ? AND state = ? AND attempt = ?",
-                (*(getattr(changed, name) for name in names), held.content, held.recipe, held.state, held.attempt),
+                _kept(*(getattr(changed, name) for name in names), held.content, held.recipe, held.state, held.attempt),
             )
         return made.rowcount == 1
 
@@ -250,7 +267,7 @@ class AcquisitionLedger:
             self._connection.execute(
                 "UPDATE acquisitions SET state = ?, reason = ?, result = NULL, objects = NULL, since = ? "
                 "WHERE name = ? AND state = 'done' AND (content != ? OR recipe != coalesce(?, recipe))",
-                ("cancelled" if by_hand else "replaced", reason, now, name, content, recipe),
+                _kept("cancelled" if by_hand else "replaced", reason, now, name, content, recipe),
             )
 
     def acquisitions(self, *states: str) -> list[Acquisition]:
@@ -258,18 +275,19 @@ class AcquisitionLedger:
         where = f"WHERE state IN ({', '.join('?' * len(states))})" if states else ""
         query = f"SELECT {_ACQUISITION} FROM acquisitions {where} ORDER BY since, content"
         with self._telling("read"), closing(self._connection.execute(query, states)) as rows:
-            return [Acquisition(*row) for row in rows]
+            return [Acquisition(*_given_back(row)) for row in rows]
 
     def find(self, content: str, recipe: str) -> Acquisition | None:
         """Give the entry of a content and a recipe."""
         query = f"SELECT {_ACQUISITION} FROM acquisitions WHERE content = ? AND recipe = ?"
         with self._telling("read"):
             row = self._connection.execute(query, (content, recipe)).fetchone()
-        return None if row is None else Acquisition(*row)
+        return None if row is None else Acquisition(*_given_back(row))
 
     def occupant(self, name: str) -> Acquisition | None:
         """Give who has the name of a result: the latest one that was not replaced."""
-        query = f"SELECT {_ACQUISITION} FROM acquisitions WHERE name = ? AND state != 'replaced' ORDER BY since DESC LIMIT 1"
+        where = "WHERE name = ? AND state != 'replaced' ORDER BY since DESC LIMIT 1"
+        query = f"SELECT {_ACQUISITION} FROM acquisitions {where}"
         with self._telling("read"):
-            row = self._connection.execute(query, (name,)).fetchone()
-        return None if row is None else Acquisition(*row)
+            row = self._connection.execute(query, _kept(name)).fetchone()
+        return None if row is None else Acquisition(*_given_back(row))

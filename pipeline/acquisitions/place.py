@@ -10,7 +10,17 @@ from pipeline.acquisitions.ledger import LEDGER
 from pipeline.errors import ConfigError
 from pipeline.stores.hold import is_held
 
-__all__ = ["SERVED", "SERVER", "identity_of", "ledger_of", "place_of", "run_hold", "served_by", "watch_hold"]
+__all__ = [
+    "SERVED",
+    "SERVER",
+    "check_folders",
+    "identity_of",
+    "ledger_of",
+    "place_of",
+    "run_hold",
+    "served_by",
+    "watch_hold",
+]
 
 SERVER = "server.json"
 """Says where the server of a running watcher is."""
@@ -21,6 +31,23 @@ SERVED = "served.json"
 _IDENTITY = "identity"
 
 _FOLDER = ".seamfree"
+
+
+def check_folders(folder: Path, output: Path) -> None:
+    """See that a folder can be watched whose results go to another one.
+
+    Raises
+    ------
+    ConfigError
+        If it is not there, or all that comes into it would come into the results.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder to watch")
+    if output.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise ConfigError(
+            f"{folder}: lies in the folder for the results, {output}, in which no acquisitions are looked for; choose "
+            "another -o, which may lie in the folder that is watched"
+        )
 
 
 def place_of(output: Path) -> Path:

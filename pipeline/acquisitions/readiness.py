@@ -105,10 +105,9 @@ def why_held_back(path: Path, rules: WatchRules) -> str | None:
         for name in (path.name + suffix, f".{path.name}{suffix}", result_name(path.name) + suffix):
             if os.path.lexists(beside := path.with_name(name)):
                 return f"{beside.name} is still there, which its writer holds"
-    if rules.sentinel is not None:
-        wanted = rules.sentinel.format(name=path.name, stem=result_name(path.name))
-        if not os.path.lexists(path.with_name(wanted)):
-            return f"{wanted}, which tells that it is finished, is not there"
+    wanted = rules.sentinel_of(path.name, result_name(path.name))
+    if wanted is not None and not os.path.lexists(path.with_name(wanted)):
+        return f"{wanted}, which tells that it is finished, is not there"
     return None
 
 

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from pipeline.acquisitions.ledger import Acquisition, AcquisitionLedger, Sighting
 from pipeline.acquisitions.outcome import why_no_result
-from pipeline.acquisitions.readiness import Broken, examine, fingerprint, why_held_back
-from pipeline.errors import ImageError
+from pipeline.acquisitions.place import check_folders
+from pipeline.acquisitions.readiness import Broken, Ready, examine, fingerprint, why_held_back
+from pipeline.errors import ImageError, SeamfreeError
 from pipeline.images.discover import images_below
+from pipeline.printing import in_one_line, unexpected
 from pipeline.stores.publish import count_objects
 
 if TYPE_CHECKING:
@@ -146,10 +148,11 @@ def scan(order: Scan, ledger: AcquisitionLedger, runs: Runs) -> Found:
     Raises
     ------
     ConfigError
-        If the folder cannot be searched.
+        If the folder is not there or cannot be searched: what is known of its files stays.
     StoreError
         If the ledger cannot be written.
     """
+    check_folders(order.folder, order.output)
     found = Found()
     known = ledger.sightings()
     images = [image for image in images_below(order.folder) if order.output not in Path(image.path).absolute().parents]
@@ -158,8 +161,7 @@ def scan(order: Scan, ledger: AcquisitionLedger, runs: Runs) -> Found:
     _follow(order, ledger, runs, found)
     marks = {path: _fingerprint(path) for path in here}
     for path, image in here.items():
-        look = _Look(order, ledger, found, known, marks)
-        noted = look.at(path, image)
+        noted = _Look(order, ledger, found, known, marks).at(path, image)
         changed = {each.path: each for each in noted if each != known.get(each.path)}
         ledger.note(*changed.values())
         known.update(changed)
@@ -173,6 +175,23 @@ def _fingerprint(path: str) -> str:
         return fingerprint(Path(path))
     except ImageError:
         return ""
+
+
+def _examined(path: str, order: Scan) -> Ready | Broken:
+    """Examine a file or folder, whatever is wrong with it: the others are not concerned."""
+    try:
+        return examine(Path(path), order.rules, order.series)
+    except Exception as error:
+        log.debug("%s cannot be examined", path, exc_info=True)
+        return Broken(in_one_line(str(error)) if isinstance(error, SeamfreeError) else unexpected(error))
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +229,8 @@ class _Look:
         if now - before.since < self.order.rules.settle:
             self.found.growing.append(path)
             return [before]
+        if not _is_unicode(path):
+            return [self._put_off(before, f"{path}: a name that is not UTF-8 cannot be recorded; rename it")]
         if reason := why_held_back(Path(path), self.order.rules):
             # For as long as it takes: that it is over changes nothing in the file, so nothing would end a quarantine.
             return [self._wait(before, reason)]
@@ -233,7 +254,7 @@ class _Look:
         return [replace(first, state="growing", since=self.order.clock(), reason=None, content=None)]
 
     def _examine(self, path: str, image: InputImage, before: Sighting) -> list[Sighting]:
-        seen = examine(Path(path), self.order.rules, self.order.series)
+        seen = _examined(path, self.order)
         if (mark := _fingerprint(path)) != before.fingerprint:
             self.found.growing.append(path)
             return [Sighting(path, mark, self.order.clock(), "growing")]

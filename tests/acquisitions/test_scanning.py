@@ -422,3 +422,28 @@ def test_a_ledger_of_a_version_before_is_gone_on_with(tmp_path: Path) -> None:
         assert held is not None
         assert held.died == 0
         assert ledger.identity
+
+
+def test_a_name_that_is_not_utf8_is_quarantined_and_stops_no_other_file(place: Place) -> None:
+    place.write("b.tif")
+    odd = os.fsdecode(os.fsencode(place.folder) + b"/a\xe9.tif")
+    os.link(place.folder / "b.tif", odd)
+    assert place.settle().started == ["b"]
+    assert "not UTF-8" in place.scan(after=120).quarantined[odd]
+    assert place.scan().notable is False
+    os.rename(odd, place.folder / "a.tif")  # noqa: PTH104
+    assert place.settle().duplicates == {str(place.folder / "a.tif"): str(place.folder / "b.tif")}
+
+
+def test_what_nobody_had_thought_of_stops_no_other_file(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, name in enumerate(("a", "b", "c")):
+        place.write(f"{name}.tif", seed=number)
+
+    def breaking(path: Path, *arguments: Any) -> Ready | Broken:  # noqa: ANN401
+        if path.name == "b.tif":
+            raise RuntimeError("of a library")
+        return examine(path, *arguments)
+
+    monkeypatch.setattr("pipeline.acquisitions.scanning.examine", breaking)
+    assert sorted(place.settle().started) == ["a", "c"]
+    assert "of a library" in place.scan(after=120).quarantined[str(place.folder / "b.tif")]
