@@ -16,7 +16,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import deployment as served
 from prefect.states import Cancelled, Completed, Crashed
 
-from flows.environment import REPLACED, WATCHER
+from flows.environment import POSTPONED, REPLACED, WATCHER
 from flows.records import drop_old_runs
 from flows.telling import recordable
 from pipeline.acquisitions.ledger import AcquisitionLedger
@@ -103,7 +103,7 @@ class PrefectRuns:
         if state.type in (StateType.CANCELLED, StateType.CANCELLING):
             return RunState("cancelled", "cancelled by a person")
         if state.type == StateType.CRASHED:
-            return RunState("dead", message)
+            return RunState("postponed" if state.name == POSTPONED else "dead", message)
         return self._is_alive(found, state)
 
     def _waits_for_another(self, run: FlowRun) -> bool:

@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS sightings (
 CREATE TABLE IF NOT EXISTS acquisitions (
     content TEXT NOT NULL, recipe TEXT NOT NULL, path TEXT NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL,
     attempt INTEGER NOT NULL, run TEXT, reason TEXT, result TEXT, objects INTEGER, since REAL NOT NULL,
-    died INTEGER NOT NULL DEFAULT 0,
+    died INTEGER NOT NULL DEFAULT 0, delay REAL NOT NULL DEFAULT 0,
     PRIMARY KEY (content, recipe)
 );
 CREATE INDEX IF NOT EXISTS by_state ON acquisitions (state);
@@ -95,6 +95,8 @@ class Acquisition:
         Number of the run, from 1 on.
     died : int
         So many runs have died, one after the other.
+    delay : float
+        A run that is to be started is not before so many seconds have gone by, for the one before was postponed.
     run : str, optional
         What the orchestrator calls the run.
     reason : str, optional
@@ -119,6 +121,7 @@ class Acquisition:
     objects: int | None
     since: float
     died: int = 0
+    delay: float = 0.0
 
 
 def _kept(*values: object) -> tuple[object, ...]:
@@ -171,8 +174,9 @@ class AcquisitionLedger:
     def _add_columns(self) -> None:
         """Bring a ledger up to date that a version before has made."""
         there = {row[1] for row in self._connection.execute("PRAGMA table_info(acquisitions)")}
-        if "died" not in there:
-            self._connection.execute("ALTER TABLE acquisitions ADD COLUMN died INTEGER NOT NULL DEFAULT 0")
+        for name, kind in (("died", "INTEGER"), ("delay", "REAL")):
+            if name not in there:
+                self._connection.execute(f"ALTER TABLE acquisitions ADD COLUMN {name} {kind} NOT NULL DEFAULT 0")
 
     def __enter__(self) -> Self:
         return self
@@ -225,16 +229,16 @@ class AcquisitionLedger:
         with self._telling("written"), self._connection:
             made = self._connection.execute(
                 f"INSERT INTO acquisitions ({_ACQUISITION}) VALUES (?, ?, ?, ?, 'claimed', 1, NULL, NULL, NULL, NULL, "
-                "?, 0) ON CONFLICT (content, recipe) DO UPDATE SET path = excluded.path, name = excluded.name, state = "
-                "'claimed', attempt = attempt + 1, run = NULL, reason = NULL, result = NULL, objects = NULL, "
-                "since = excluded.since, died = 0 WHERE state = 'replaced'",
+                "?, 0, 0) ON CONFLICT (content, recipe) DO UPDATE SET path = excluded.path, name = excluded.name, "
+                "state = 'claimed', attempt = attempt + 1, run = NULL, reason = NULL, result = NULL, objects = NULL, "
+                "since = excluded.since, died = 0, delay = 0 WHERE state = 'replaced'",
                 _kept(content, recipe, path, name, now),
             )
         return self.find(content, recipe) if made.rowcount else None
 
     def change(self, held: Acquisition, changed: Acquisition) -> bool:
         """Replace an acquisition's entry, unless another process has changed it meanwhile; say whether it was done."""
-        names = ("path", "name", "state", "attempt", "run", "reason", "result", "objects", "since", "died")
+        names = ("path", "name", "state", "attempt", "run", "reason", "result", "objects", "since", "died", "delay")
         assigned = ", ".join(f"{name} = ?" for name in names)
         with self._telling("written"), self._connection:
             made = self._connection.execute(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from pipeline.acquisitions.ledger import Acquisition, AcquisitionLedger, Sighting
 from pipeline.acquisitions.outcome import why_no_result
 from pipeline.acquisitions.place import check_folders
+from pipeline.acquisitions.postponing import why_not_writable
 from pipeline.acquisitions.readiness import Broken, Ready, examine, fingerprint, why_held_back
 from pipeline.errors import ImageError, SeamfreeError
 from pipeline.images.discover import images_below
@@ -32,6 +33,9 @@ __all__ = ["Found", "RunState", "Runs", "Scan", "scan"]
 
 log = logging.getLogger(__name__)
 
+_FIRST_DELAY, _LONGEST_DELAY = 30.0, 3600.0
+"""Seconds until a run that was postponed is started again, at first and at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunState:
@@ -41,13 +45,14 @@ class RunState:
     ----------
     kind : str
         ``"alive"`` (it waits or runs), ``"done"``, ``"failed"`` (it will not get better by itself), ``"cancelled"`` by
-        a person, ``"replaced"`` (the content that it was to segment was not there any more), or ``"dead"``: its process
-        has died, or nobody knows of it any more.
+        a person, ``"replaced"`` (the content that it was to segment was not there any more), ``"postponed"`` (the
+        place of its result was full, away, or held by another run), or ``"dead"``: its process has died, or nobody
+        knows of it any more.
     reason : str, optional
         Why it failed, or how it died.
     """
 
-    kind: Literal["alive", "done", "failed", "cancelled", "replaced", "dead"]
+    kind: Literal["alive", "done", "failed", "cancelled", "replaced", "postponed", "dead"]
     reason: str | None = None
 
 
@@ -326,11 +331,23 @@ def _follow(order: Scan, ledger: AcquisitionLedger, runs: Runs, found: Found) ->
             _note_done(order, ledger, held, found)
         elif state.kind == "replaced":
             ledger.change(held, replace(held, state="replaced", reason=state.reason, since=now))
+        elif state.kind == "postponed":
+            _postpone(order, ledger, held, str(state.reason), found)
         elif state.kind != "dead":
             ledger.change(held, replace(held, state=state.kind, reason=state.reason, since=now))
             found.failed[held.path] = found.news[held.path] = state.reason or state.kind
         else:
             _claim_again(order, ledger, held, str(state.reason), found)
+
+
+def _postpone(order: Scan, ledger: AcquisitionLedger, held: Acquisition, reason: str, found: Found) -> None:
+    """Have a run started again after a while, each time a longer one, that could not go on for no fault of its own."""
+    delay = min(max(2 * held.delay, _FIRST_DELAY), _LONGEST_DELAY)
+    later = replace(
+        held, state="claimed", attempt=held.attempt + 1, run=None, reason=reason, since=order.clock(), delay=delay
+    )
+    ledger.change(held, later)
+    found.news[held.path] = f"postponed: {reason}"
 
 
 def _claim_again(order: Scan, ledger: AcquisitionLedger, held: Acquisition, reason: str, found: Found) -> None:
@@ -355,23 +372,46 @@ def _note_done(order: Scan, ledger: AcquisitionLedger, held: Acquisition, found:
     told = f"its result has given way to that of what {held.path} is now"
     ledger.displace(held.name, told, now, content=held.content, recipe=held.recipe)
     done = replace(
-        held, state="done", reason=None, result=str(result), since=now, objects=count_objects(result), died=0
+        held,
+        state="done",
+        reason=None,
+        result=str(result),
+        since=now,
+        objects=count_objects(result),
+        died=0,
+        delay=0.0,
     )
     ledger.change(held, done)
     found.done.append(held.name)
 
 
 def _start(order: Scan, ledger: AcquisitionLedger, runs: Runs, found: Found) -> None:
-    """Ask for runs of what is claimed, the oldest first: one at a time for each result."""
-    busy = {held.name for held in ledger.acquisitions("started")}
+    """Ask for runs of what is claimed, the oldest first: one at a time for each result, while these have a place."""
+    claimed, busy = ledger.acquisitions("claimed"), {held.name for held in ledger.acquisitions("started")}
+    reason = why_not_writable(order.output) if claimed else None
+    if reason is not None:
+        _wait_for_place(ledger, claimed, reason, found)
+        return
     free = order.queue - len(busy)
-    for held in ledger.acquisitions("claimed"):
-        if free <= 0 or held.name in busy:
+    for held in claimed:
+        if order.clock() < held.since + held.delay:
+            found.waiting[held.path] = str(held.reason)
+        elif free <= 0 or held.name in busy:
             found.queued += 1
         else:
             # A ledger that was removed is one of another identity: what it asks for is not what was asked for before.
             run = runs.start(held, f"{ledger.identity}:{held.content}:{held.recipe}:{held.attempt}")
-            ledger.change(held, replace(held, state="started", run=run, since=order.clock()))
+            ledger.change(held, replace(held, state="started", run=run, reason=None, since=order.clock()))
             found.started.append(held.name)
             busy.add(held.name)
             free -= 1
+
+
+def _wait_for_place(ledger: AcquisitionLedger, claimed: list[Acquisition], reason: str, found: Found) -> None:
+    """Start nothing while results have no place; and everything at once when they have."""
+    for held in claimed:
+        found.waiting[held.path] = reason
+        if held.reason != reason:
+            found.news[held.path] = f"waited for: {reason}"
+        if held.reason != reason or held.delay:
+            ledger.change(held, replace(held, reason=reason, delay=0.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -19,10 +20,12 @@ import zarr
 from pipeline.acquisitions.ledger import Acquisition, AcquisitionLedger
 from pipeline.acquisitions.outcome import content_of_result, note_replaced
 from pipeline.acquisitions.place import ledger_of
+from pipeline.acquisitions.postponing import why_not_writable, why_postponed
 from pipeline.acquisitions.readiness import Broken, Ready, content_of, examine, fingerprint, why_held_back
 from pipeline.acquisitions.rules import WatchRules
 from pipeline.acquisitions.scanning import Found, RunState, Scan, scan
-from pipeline.errors import StoreError
+from pipeline.errors import ImageError, ModelError, StoreError, TileError
+from pipeline.stores.hold import TakenError
 
 RULES = WatchRules(settle=10, patience=100)
 
@@ -415,7 +418,8 @@ def test_a_ledger_of_a_version_before_is_gone_on_with(tmp_path: Path) -> None:
     with AcquisitionLedger(tmp_path / "ledger") as ledger:
         ledger.claim("content", "recipe", "a.tif", "a", 1.0)
     with closing(sqlite3.connect(tmp_path / "ledger")) as connection, connection:
-        connection.execute("ALTER TABLE acquisitions DROP COLUMN died")
+        for column in ("died", "delay"):
+            connection.execute(f"ALTER TABLE acquisitions DROP COLUMN {column}")
         connection.execute("DROP TABLE ledger")
     with AcquisitionLedger(tmp_path / "ledger") as ledger:
         held = ledger.find("content", "recipe")
@@ -447,3 +451,62 @@ def test_what_nobody_had_thought_of_stops_no_other_file(place: Place, monkeypatc
     monkeypatch.setattr("pipeline.acquisitions.scanning.examine", breaking)
     assert sorted(place.settle().started) == ["a", "c"]
     assert "of a library" in place.scan(after=120).quarantined[str(place.folder / "b.tif")]
+
+
+def test_a_run_that_was_postponed_is_started_again_after_longer_and_longer_and_costs_no_attempt(place: Place) -> None:
+    place.write("a.tif")
+    place.settle()
+    waited = []
+    for number in range(12):
+        place.runs.states[place.runs.asked[number][1]] = RunState("postponed", "another run is at work on it")
+        assert "another run" in place.scan(after=1).waiting[str(place.folder / "a.tif")]
+        began = place.now
+        while not place.scan(after=10).started:
+            assert place.held()["a"].state == "claimed"
+        waited.append(place.now - began)
+    assert waited[:4] == [30, 60, 120, 240]
+    assert waited[-1] == 3600
+    place.finish(12)
+    place.scan()
+    assert place.held()["a"].state == "done"
+    assert place.held()["a"].died == 0
+
+
+def test_while_results_have_no_place_no_run_is_started_and_all_at_once_when_they_have(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.write("a.tif")
+    place.settle()
+    place.runs.states[place.runs.asked[0][1]] = RunState("postponed", "cannot be written to")
+    monkeypatch.setattr("pipeline.acquisitions.scanning.why_not_writable", lambda _: "cannot be written to (full)")
+    place.write("b.tif", seed=1)
+    place.settle()
+    found = place.scan(after=7200)
+    assert set(found.waiting.values()) == {"cannot be written to (full)"}
+    assert not found.notable  # told once
+    assert {held.state for held in place.held().values()} == {"claimed"}
+    monkeypatch.undo()
+    assert sorted(place.scan(after=1).started) == ["a", "b"]
+
+
+def test_what_is_wrong_with_the_place_of_a_result_is_told_apart_from_a_bad_image(tmp_path: Path) -> None:
+    """By what a run ended with."""
+    assert why_not_writable(tmp_path / "out") is None
+    assert list((tmp_path / "out").iterdir()) == []
+    (tmp_path / "file").touch()
+    away = tmp_path / "file" / "out"
+    assert "Not a directory" in str(why_not_writable(away))
+    bad = (ImageError("a.tif: truncated"), ModelError("no weights"), RuntimeError("of a library"))
+    for error in bad:
+        assert why_postponed(error, tmp_path / "out") is None
+    for error in (
+        TakenError("another run"),
+        StoreError("about 3 GiB are wanted and 1 GiB are free"),
+        PermissionError(errno.EPERM, "Operation not permitted", "out/.x"),
+        TileError("segment", 3, "out/a: cannot be written (No space left on device)"),
+    ):
+        reason = why_postponed(error, tmp_path / "out")
+        assert reason is not None
+        assert "unexpected" not in reason
+    assert "cannot be written to" in str(why_postponed(bad[1], away))
+    assert why_postponed(bad[0], away) is None
