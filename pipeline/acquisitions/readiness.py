@@ -78,17 +78,32 @@ def fingerprint(path: Path) -> str:
 def _stats(path: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Give what is known of a file, or of everything in a folder, in an order that does not change by itself."""
     if not os.path.isdir(path):  # noqa: PTH112 (it fails for fewer links than `Path.is_dir`)
-        yield "", path.stat()
+        yield "", _stat(path)
         return
     waiting = [path]
     while waiting:
         here = waiting.pop()
-        with os.scandir(here) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(Path(entry.path))
-                else:
-                    yield os.path.relpath(entry.path, path), entry.stat()
+        try:
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except PermissionError:
+            # It is as it is until somebody changes that; opening it tells.
+            yield f"{os.path.relpath(here, path)} ", here.stat()
+            continue
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(Path(entry.path))
+            else:
+                yield os.path.relpath(entry.path, path), _stat(Path(entry.path))
+
+
+def _stat(path: Path) -> os.stat_result:
+    """Give what is known of a file; of a link that leads nowhere, what is known of the link, which is still as well."""
+    try:
+        return path.stat()
+    except OSError:
+        if path.is_symlink():
+            return path.lstat()
+        raise
 
 
 def why_held_back(path: Path, rules: WatchRules) -> str | None:

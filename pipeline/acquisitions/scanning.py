@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 _FIRST_DELAY, _LONGEST_DELAY = 30.0, 3600.0
 """Seconds until a run that was postponed is started again, at first and at most."""
 
+_REFUSALS = 3
+"""Whoever could not be asked for so many runs in one scan is not asked for more."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunState:
@@ -392,7 +395,7 @@ def _start(order: Scan, ledger: AcquisitionLedger, runs: Runs, found: Found) -> 
     if reason is not None:
         _wait_for_place(ledger, claimed, reason, found)
         return
-    free = order.queue - len(busy)
+    free, refused = order.queue - len(busy), 0
     for held in claimed:
         if order.clock() < held.since + held.delay:
             found.waiting[held.path] = str(held.reason)
@@ -400,7 +403,15 @@ def _start(order: Scan, ledger: AcquisitionLedger, runs: Runs, found: Found) -> 
             found.queued += 1
         else:
             # A ledger that was removed is one of another identity: what it asks for is not what was asked for before.
-            run = runs.start(held, f"{ledger.identity}:{held.content}:{held.recipe}:{held.attempt}")
+            key = f"{ledger.identity}:{held.content}:{held.recipe}:{held.attempt}"
+            try:
+                run = runs.start(held, key)
+            except Exception as error:
+                refused += 1
+                if refused == _REFUSALS:
+                    raise
+                found.waiting[held.path] = f"its run cannot be asked for ({type(error).__name__}: {error})"
+                continue
             ledger.change(held, replace(held, state="started", run=run, reason=None, since=order.clock()))
             found.started.append(held.name)
             busy.add(held.name)

@@ -510,3 +510,37 @@ def test_what_is_wrong_with_the_place_of_a_result_is_told_apart_from_a_bad_image
         assert "unexpected" not in reason
     assert "cannot be written to" in str(why_postponed(bad[1], away))
     assert why_postponed(bad[0], away) is None
+
+
+def test_a_link_that_leads_nowhere_is_quarantined(place: Place) -> None:
+    """It never changes, so it is not growing, and no reason for another scan."""
+    path = place.folder / "a.tif"
+    path.symlink_to("/nowhere/a.tif")
+    array = zarr.create_array(place.folder / "b.zarr", shape=(8, 8), chunks=(4, 4), dtype="uint8")
+    array[:] = 1
+    (place.folder / "b.zarr" / "thumbnail").symlink_to("/nowhere/thumbnail")
+    place.settle()
+    assert sorted(place.scan(after=120).quarantined) == [str(path), str(place.folder / "b.zarr")]
+    path.unlink()
+    (place.folder / "b.zarr" / "thumbnail").unlink()
+    place.write("a.tif")
+    assert sorted(place.settle().started) == ["a", "b"]
+
+
+def test_a_run_that_cannot_be_asked_for_keeps_no_other_one_waiting(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, name in enumerate(("a", "b", "c")):
+        place.write(f"{name}.tif", seed=number)
+
+    def start(acquisition: Acquisition, key: str) -> str:
+        if acquisition.name == "b":
+            raise RuntimeError("refused")
+        return Recorder.start(place.runs, acquisition, key)
+
+    monkeypatch.setattr(place.runs, "start", start)
+    found = place.settle()
+    assert sorted(found.started) == ["a", "c"]
+    assert "refused" in found.waiting[str(place.folder / "b.tif")]
+    monkeypatch.undo()
+    assert place.scan().started == ["b"]
