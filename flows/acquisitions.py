@@ -16,17 +16,19 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import deployment as served
 from prefect.states import Cancelled, Completed, Crashed
 
-from flows.environment import POSTPONED, REPLACED, WATCHER
+from flows.environment import POSTPONED, REPLACED, WATCHER, named
 from flows.records import drop_old_runs
 from flows.telling import recordable
 from pipeline.acquisitions.ledger import AcquisitionLedger
-from pipeline.acquisitions.place import ledger_of, run_hold, watch_hold
+from pipeline.acquisitions.place import ledger_of, note_trouble, run_hold, watch_hold
 from pipeline.acquisitions.recipe import recipe_of
 from pipeline.acquisitions.rules import WatchRules
 from pipeline.acquisitions.scanning import Found, RunState, Scan
 from pipeline.acquisitions.scanning import scan as look_through
 from pipeline.config import RunConfig
 from pipeline.engine.parent import dies_with_parent
+from pipeline.errors import SeamfreeError
+from pipeline.printing import in_one_line, unexpected
 from pipeline.stores.hold import TakenError, clear_left, held_since, hold, is_held
 
 if TYPE_CHECKING:
@@ -165,6 +167,11 @@ def scan(
                 drop_old_runs(client, _KEPT_SCANS, flow=scan.name, deployment=UUID(str(served.id)))
     except TakenError:
         return Completed(message="another scan is at work")
+    except Exception as error:
+        known = named(error)
+        note_trouble(place, in_one_line(str(known)) if isinstance(known, SeamfreeError) else unexpected(known))
+        raise
+    note_trouble(place, None)
     for path, reason in found.news.items():
         logger.info("%s: %s", recordable(path), recordable(reason))
     if found.notable:

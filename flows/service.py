@@ -26,7 +26,16 @@ from flows.environment import WATCHER
 from flows.records import RETENTION, drop_old_runs, give_room_back
 from flows.server import Server, free_port, use_server
 from flows.waking import wake
-from pipeline.acquisitions.place import SERVED, SERVER, check_folders, identity_of, ledger_of, place_of, watch_hold
+from pipeline.acquisitions.place import (
+    SERVED,
+    SERVER,
+    check_folders,
+    identity_of,
+    ledger_of,
+    place_of,
+    trouble_of,
+    watch_hold,
+)
 from pipeline.engine.cluster import client_environment
 from pipeline.engine.parent import dies_with_parent
 from pipeline.errors import ConfigError
@@ -292,13 +301,17 @@ async def _run_all(runners: list[Runner]) -> None:
 
 
 def _keep_records_tidy(scan: str, segmenting: str, output: Path, kept: int | None) -> None:
-    """Free scans whose process has died, and remove old runs, for as long as the process lives."""
+    """Free scans whose process has died, remove old runs, and tell what is wrong, for as long as the process lives."""
     from httpx import HTTPError
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectException
 
     pause = threading.Event()
+    told: str | None = None
     while not pause.wait(_PAUSE):
+        if (trouble := trouble_of(output)) != told:
+            log.warning("%s", trouble or "the folder is looked through again")
+            told = trouble
         _free_scans(scan, output, _LOST)
         if kept is None:
             continue

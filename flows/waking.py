@@ -93,7 +93,7 @@ def next_look(output: Path, settle: float, now: float) -> float | None:
     None where no file was.
     """
     try:
-        with AcquisitionLedger(ledger_of(output)) as ledger:
+        with AcquisitionLedger(ledger_of(output), read_only=True) as ledger:
             growing = [sighting.since for sighting in ledger.sightings().values() if sighting.state == "growing"]
     except StoreError:
         return None  # the scans tell of that

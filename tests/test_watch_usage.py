@@ -1,12 +1,17 @@
-"""`seamfree watch`, as typed wrongly: refused before anything is started."""
+"""`seamfree watch`, as typed wrongly: refused before anything is started; and what `seamfree status` says."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from pipeline.acquisitions.ledger import AcquisitionLedger
+from pipeline.acquisitions.place import ledger_of, note_trouble
 
 BIN = Path(sys.executable).parent / "seamfree"
 
@@ -54,3 +59,20 @@ def test_folders_that_cannot_be_watched_are_refused(tmp_path: Path) -> None:
     assert "is empty" in watch(tmp_path / "in", "-o", "")
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["in", "link"]
     assert list((tmp_path / "in").iterdir()) == []
+
+
+def test_status_tells_what_is_wrong_and_changes_nothing(tmp_path: Path) -> None:
+    with AcquisitionLedger(ledger_of(tmp_path)) as ledger:
+        held = ledger.claim("content", "recipe", "/in/a.tif", "a", 1.0)
+        assert held is not None
+        ledger.change(held, replace(held, state="done", result=str(tmp_path / "a.ome.zarr"), objects=3))
+    note_trouble(tmp_path, "/in: no such folder to watch")
+    before = ledger_of(tmp_path).read_bytes()
+    told = subprocess.run([BIN, "status", tmp_path], capture_output=True, text=True, check=True, timeout=120).stdout
+    assert "the folder could not be looked through: /in: no such folder to watch" in told
+    assert "is not there any more" in " ".join(told.split())
+    assert ledger_of(tmp_path).read_bytes() == before
+    note_trouble(tmp_path, None)
+    command = [BIN, "status", tmp_path, "--json"]
+    facts = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
+    assert facts["trouble"] is None

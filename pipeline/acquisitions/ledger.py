@@ -151,6 +151,8 @@ class AcquisitionLedger:
     ----------
     path : Path
         The SQLite file; made, with its folder, where it is missing.
+    read_only : bool
+        Whether it is only looked at: then nothing is made, and nothing written.
 
     Raises
     ------
@@ -158,14 +160,26 @@ class AcquisitionLedger:
         If it cannot be made or is none.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         with self._telling("opened"):
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise StoreError(f"{path.parent}: cannot be made ({error.strerror or error})") from error
-            self._connection = sqlite3.connect(path, timeout=_WAIT, check_same_thread=False)
+            if not read_only:
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    raise StoreError(f"{path.parent}: cannot be made ({error.strerror or error})") from error
+            # Also who only reads has to be able to roll back what a process that was killed was writing.
+            address = f"{path.absolute().as_uri()}?mode={'rw' if read_only else 'rwc'}"
+            self._connection = sqlite3.connect(address, uri=True, timeout=_WAIT, check_same_thread=False)
+            there = {row[0] for row in self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if there and not there >= {"sightings", "acquisitions"}:
+                self._connection.close()
+                raise StoreError(f"{path}: is no ledger of acquisitions; move it away")
+            if read_only and there:
+                return
+            if read_only:  # a process was killed that was about to make it
+                self._connection.close()
+                self._connection = sqlite3.connect(":memory:")
             self._connection.executescript(_SCHEMA)
             self._add_columns()
             with self._connection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -29,6 +30,8 @@ SERVED = "served.json"
 """Says which deployment segments, and on which server."""
 
 _IDENTITY = "identity"
+
+_TROUBLE = "trouble"
 
 _FOLDER = ".seamfree"
 
@@ -86,6 +89,25 @@ def identity_of(output: Path) -> str:
 def ledger_of(output: Path) -> Path:
     """Give the path of the ledger of acquisitions, whether it is there or not."""
     return output.absolute() / _FOLDER / LEDGER
+
+
+def note_trouble(output: Path, reason: str | None) -> None:
+    """Keep why the folder could not be looked through the last time, or that it could; see `trouble_of`."""
+    path = output.absolute() / _FOLDER / _TROUBLE
+    # Where even that cannot be written, all else cannot, and is told by others.
+    with suppress(OSError):
+        if reason is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_text(reason, encoding="utf-8", errors="backslashreplace")
+
+
+def trouble_of(output: Path) -> str | None:
+    """Give why the watched folder could not be looked through the last time, None if it could."""
+    try:
+        return (output.absolute() / _FOLDER / _TROUBLE).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
 
 
 def watch_hold(output: Path) -> Path:

@@ -154,28 +154,36 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="All that is known, as JSON.")] = False,
 ) -> None:
     """Say what a watcher knows: acquisitions segmented, running, waited for, in quarantine."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from rich.console import Console
 
     from pipeline.acquisitions.ledger import AcquisitionLedger
-    from pipeline.acquisitions.place import ledger_of
+    from pipeline.acquisitions.place import ledger_of, trouble_of
     from pipeline.display import acquisition_table
     from pipeline.stores.hold import is_held
 
     path = ledger_of(output)
     if not path.is_file():
         raise ConfigError(f"{output}: no watcher has put results there; `seamfree watch DIR -o {output}` does")
-    with AcquisitionLedger(path) as ledger:
+    with AcquisitionLedger(path, read_only=True) as ledger:
         sightings, acquisitions = list(ledger.sightings().values()), ledger.acquisitions()
-    alive = is_held(path.with_name("watch"))
+    alive, trouble = is_held(path.with_name("watch")), trouble_of(output)
     if as_json:
         facts = {
             "watcher": alive,
+            "trouble": trouble,
             "acquisitions": [asdict(each) for each in acquisitions],
             "files": [asdict(each) for each in sightings],
         }
         typer.echo(json.dumps(facts, indent=2))
         return
-    Console().print(acquisition_table(acquisitions, sightings))
+    gone = "its result is not there any more; `seamfree submit` makes it again"
+    shown = [
+        replace(each, reason=gone) if each.state == "done" and not Path(str(each.result)).exists() else each
+        for each in acquisitions
+    ]
+    Console().print(acquisition_table(shown, sightings))
+    if trouble is not None:
+        typer.echo(printable(f"the folder could not be looked through: {trouble}"))
     typer.echo(printable(f"a watcher is {'at work on' if alive else 'not at work on'} {output}"))

@@ -24,7 +24,7 @@ from pipeline.acquisitions.postponing import why_not_writable, why_postponed
 from pipeline.acquisitions.readiness import Broken, Ready, content_of, examine, fingerprint, why_held_back
 from pipeline.acquisitions.rules import WatchRules
 from pipeline.acquisitions.scanning import Found, RunState, Scan, scan
-from pipeline.errors import ImageError, ModelError, StoreError, TileError
+from pipeline.errors import ConfigError, ImageError, ModelError, StoreError, TileError
 from pipeline.stores.hold import TakenError
 
 RULES = WatchRules(settle=10, patience=100)
@@ -544,3 +544,35 @@ def test_a_run_that_cannot_be_asked_for_keeps_no_other_one_waiting(
     assert "refused" in found.waiting[str(place.folder / "b.tif")]
     monkeypatch.undo()
     assert place.scan().started == ["b"]
+
+
+def test_a_database_of_somebody_else_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE other (a)")
+    before = path.read_bytes()
+    for read_only in (True, False):
+        with pytest.raises(StoreError, match="no ledger of acquisitions"):
+            AcquisitionLedger(path, read_only=read_only)
+    assert path.read_bytes() == before
+
+
+def test_a_ledger_that_is_only_looked_at_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be opened"):
+        AcquisitionLedger(tmp_path / "ledger", read_only=True)
+    (tmp_path / "ledger").touch()
+    with AcquisitionLedger(tmp_path / "ledger", read_only=True) as ledger:
+        assert ledger.acquisitions() == []
+    assert (tmp_path / "ledger").read_bytes() == b""
+
+
+def test_a_folder_that_is_away_for_a_while_is_told_and_nothing_is_forgotten(place: Place) -> None:
+    path = place.write("a.tif")
+    place.settle()
+    place.folder.rename(place.folder.with_name("away"))
+    with pytest.raises(ConfigError, match="no such folder to watch"):
+        place.scan()
+    place.folder.with_name("away").rename(place.folder)
+    assert place.scan().running == ["a"]
+    with AcquisitionLedger(ledger_of(place.output)) as ledger:
+        assert ledger.sightings()[str(path)].state == "known"
