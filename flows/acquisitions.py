@@ -18,7 +18,7 @@ from prefect.states import Cancelled, Completed, Crashed
 
 from flows.environment import POSTPONED, REPLACED, WATCHER, named
 from flows.records import drop_old_runs
-from flows.telling import recordable
+from flows.telling import as_code, as_text, recordable
 from pipeline.acquisitions.ledger import AcquisitionLedger
 from pipeline.acquisitions.place import ledger_of, note_trouble, run_hold, watch_hold
 from pipeline.acquisitions.recipe import recipe_of
@@ -183,11 +183,11 @@ def _publish(found: Found, acquisitions: list[Acquisition]) -> None:
     """Put what is known of the folder where people look."""
     lines = [f"**{found.summary}**", "", "| acquisition | state | objects | |", "|---|---|---|---|"]
     for held in reversed(acquisitions[-200:]):
-        told = recordable(held.reason or "").replace("|", "\\|")
+        told = as_text(held.reason or "")
         objects = "" if held.objects is None else f"{held.objects:,}"
-        lines.append(f"| `{recordable(held.name)}` | {held.state} | {objects} | {told} |")
+        lines.append(f"| {as_text(held.name)} | {held.state} | {objects} | {told} |")
     for title, entries in (("Waited for", found.waiting), ("In quarantine", found.quarantined)):
         if entries:
             lines += ["", f"### {title}", ""]
-            lines += [f"- `{recordable(path)}`: {recordable(reason)}" for path, reason in entries.items()]
+            lines += [f"- {as_code(path)}: {as_text(reason)}" for path, reason in entries.items()]
     create_markdown_artifact("\n".join(lines), key="seamfree-folder", description="All acquisitions of the folder")

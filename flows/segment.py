@@ -25,7 +25,7 @@ from pydantic import Field
 from flows.environment import POSTPONED, REPLACED, SKIPPED, can_be_recorded, named
 from flows.notify import announce
 from flows.placing import Place, at, given_place, own_place
-from flows.telling import publish_outcome, recordable, showing_progress
+from flows.telling import as_code, as_text, publish_outcome, recordable, showing_progress
 from pipeline.acquisitions.outcome import note_replaced
 from pipeline.acquisitions.postponing import tells_of_disks, why_not_writable, why_postponed
 from pipeline.acquisitions.readiness import content_of
@@ -329,5 +329,7 @@ def _publish_summary(reports: list[ImageReport]) -> None:
     create_table_artifact(rows, key="seamfree-images", description="What became of each image")
     counts = {status: sum(report.status == status for report in reports) for status in ("done", "skipped", "failed")}
     lines = [f"**{counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed**", ""]
-    lines += [recordable(f"- `{report.name}`: {report.reason}") for report in reports if report.status == "failed"]
+    lines += [
+        f"- {as_code(report.name)}: {as_text(str(report.reason))}" for report in reports if report.status == "failed"
+    ]
     create_markdown_artifact("\n".join(lines), key="seamfree-summary", description="Summary of the run")

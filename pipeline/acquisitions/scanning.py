@@ -21,6 +21,7 @@ from pipeline.acquisitions.readiness import Broken, Ready, examine, fingerprint,
 from pipeline.errors import ImageError, SeamfreeError
 from pipeline.images.discover import images_below
 from pipeline.printing import in_one_line, unexpected
+from pipeline.stores.hold import is_held
 from pipeline.stores.publish import count_objects
 
 if TYPE_CHECKING:
@@ -397,7 +398,12 @@ def _start(order: Scan, ledger: AcquisitionLedger, runs: Runs, found: Found) -> 
         return
     free, refused = order.queue - len(busy), 0
     for held in claimed:
-        if order.clock() < held.since + held.delay:
+        if is_held(order.output / f"{held.name}.ome.zarr"):
+            # By a run that somebody has started by hand, most often.
+            found.waiting[held.path] = f"another run is at work on the result {held.name}.ome.zarr"
+            if held.delay:
+                ledger.change(held, replace(held, delay=0.0))
+        elif order.clock() < held.since + held.delay:
             found.waiting[held.path] = str(held.reason)
         elif free <= 0 or held.name in busy:
             found.queued += 1

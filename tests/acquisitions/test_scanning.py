@@ -25,7 +25,7 @@ from pipeline.acquisitions.readiness import Broken, Ready, content_of, examine, 
 from pipeline.acquisitions.rules import WatchRules
 from pipeline.acquisitions.scanning import Found, RunState, Scan, scan
 from pipeline.errors import ConfigError, ImageError, ModelError, StoreError, TileError
-from pipeline.stores.hold import TakenError
+from pipeline.stores.hold import TakenError, hold
 
 RULES = WatchRules(settle=10, patience=100)
 
@@ -576,3 +576,13 @@ def test_a_folder_that_is_away_for_a_while_is_told_and_nothing_is_forgotten(plac
     assert place.scan().running == ["a"]
     with AcquisitionLedger(ledger_of(place.output)) as ledger:
         assert ledger.sightings()[str(path)].state == "known"
+
+
+def test_a_result_that_another_run_is_at_work_on_is_waited_for(place: Place) -> None:
+    path = place.write("a.tif")
+    place.scan()
+    with hold(place.output / "a.ome.zarr"):
+        for _ in range(5):
+            assert "another run" in place.scan().waiting[str(path)]
+    assert place.scan().started == ["a"]
+    assert len(place.runs.asked) == 1
