@@ -73,6 +73,6 @@ def test_status_tells_what_is_wrong_and_changes_nothing(tmp_path: Path) -> None:
     assert "is not there any more" in " ".join(told.split())
     assert ledger_of(tmp_path).read_bytes() == before
     note_trouble(tmp_path, None)
-    command = [BIN, "status", tmp_path, "--json"]
+    command: list[str | Path] = [BIN, "status", tmp_path, "--json"]
     facts = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
     assert facts["trouble"] is None

@@ -37,7 +37,8 @@ def content_of_result(result: Path) -> str | None:
     """
     facts = read_provenance(result)
     if not isinstance(facts.get("fields"), list):
-        return facts["plan"].get("content_sha256")
+        content: str | None = facts["plan"].get("content_sha256")
+        return content
     contents = {
         str(field["path"]): read_provenance(result / str(field["path"]))["plan"].get("content_sha256")
         for field in facts["fields"]

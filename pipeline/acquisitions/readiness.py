@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ImageError
+from pipeline.images.companions import companion_named_by, is_companion
 from pipeline.images.content import content_sha256
 from pipeline.images.discover import result_name
 from pipeline.images.opening import open_coarser, open_image
@@ -36,9 +37,12 @@ class Broken:
     ----------
     reason : str
         What is wrong, in one line, and what to do.
+    waits : bool
+        Whether it may be over without any change of the acquisition's own files: it is described by another one.
     """
 
     reason: str
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,16 +151,18 @@ def examine(path: Path, rules: WatchRules, series: int | None = None) -> Ready |
     try:
         source = open_image(path.absolute(), series)
     except ImageError as error:
-        return Broken(str(error))
+        return Broken(str(error), waits=companion_named_by(path) is not None)
     try:
         if not path.is_dir() and (reason := _why_undescribed(path)):
-            return Broken(reason)
+            return Broken(reason, waits=companion_named_by(path) is not None)
         if rules.missing_chunks == "wait":
             for resolution in (source, *open_coarser(path.absolute(), series)):
                 if reason := _why_incomplete(resolution):
                     return Broken(reason)
         # A folder is one acquisition, whatever lies in it.
-        files = [] if path.is_dir() else sorted(str(file.absolute()) for file in source.files())
+        files = [] if path.is_dir() else [str(file.absolute()) for file in source.files()]
+        # One that is looked at by itself, too, comes first.
+        files.sort(key=lambda file: (is_companion(file), file))
         return Ready(content_sha256(source), tuple(files) or (str(path.absolute()),))
     except ImageError as error:
         return Broken(str(error))
@@ -209,6 +215,8 @@ def _why_undescribed(path: Path) -> str | None:
     """Say that a file is one of a set that another file describes, which would have named it were it there."""
     if describes_images(path):
         return None
+    if (companion := companion_named_by(path)) is not None and not companion.exists():
+        return f"{companion}: describes {path.name}, and is not there"
     return f"{path}: the file of its set that describes the image is not there, or does not name this one"
 
 

@@ -268,7 +268,7 @@ class _Look:
             self.found.growing.append(path)
             return [Sighting(path, mark, self.order.clock(), "growing")]
         if isinstance(seen, Broken):
-            return [self._put_off(before, seen.reason)]
+            return [self._wait(before, seen.reason) if seen.waits else self._put_off(before, seen.reason)]
         if seen.files[0] != path and seen.files[0] in self.marks:
             return [replace(before, state="part", reason=seen.files[0]), *self._anew(seen.files[0])]
         if any(self._is_growing(file) for file in seen.files if file != path):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 import zarr
+from numpy.typing import NDArray
 
 from pipeline.acquisitions.ledger import Acquisition, AcquisitionLedger
 from pipeline.acquisitions.outcome import content_of_result, note_replaced
@@ -25,6 +26,8 @@ from pipeline.acquisitions.readiness import Broken, Ready, content_of, examine, 
 from pipeline.acquisitions.rules import WatchRules
 from pipeline.acquisitions.scanning import Found, RunState, Scan, scan
 from pipeline.errors import ConfigError, ImageError, ModelError, StoreError, TileError
+from pipeline.geometry import Box
+from pipeline.images.opening import open_image
 from pipeline.stores.hold import TakenError, hold
 
 RULES = WatchRules(settle=10, patience=100)
@@ -497,8 +500,8 @@ def test_what_is_wrong_with_the_place_of_a_result_is_told_apart_from_a_bad_image
     away = tmp_path / "file" / "out"
     assert "Not a directory" in str(why_not_writable(away))
     bad = (ImageError("a.tif: truncated"), ModelError("no weights"), RuntimeError("of a library"))
-    for error in bad:
-        assert why_postponed(error, tmp_path / "out") is None
+    for wrong in bad:
+        assert why_postponed(wrong, tmp_path / "out") is None
     for error in (
         TakenError("another run"),
         StoreError("about 3 GiB are wanted and 1 GiB are free"),
@@ -586,3 +589,61 @@ def test_a_result_that_another_run_is_at_work_on_is_waited_for(place: Place) -> 
             assert "another run" in place.scan().waiting[str(path)]
     assert place.scan().started == ["a"]
     assert len(place.runs.asked) == 1
+
+
+def write_companion_set(
+    folder: Path, *, described: bool = True, planes: tuple[int, ...] = (0, 1)
+) -> list[NDArray[Any]]:
+    """Write files of one plane each that name the one which describes their image, ``c.companion.ome``."""
+    space = 'xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"'
+    pixels = [np.random.default_rng(at).integers(0, 255, (16, 20), dtype=np.uint8) for at in (0, 1)]
+    for at in planes:
+        alone = f'<BinaryOnly MetadataFile="c.companion.ome" UUID="urn:uuid:{99:032d}"/>'
+        xml = f'<?xml version="1.0"?><OME {space} UUID="urn:uuid:{at:032d}">{alone}</OME>'
+        tifffile.imwrite(folder / f"c_{at}.ome.tif", pixels[at], description=xml, metadata=None)
+    data = "".join(
+        f'<TiffData IFD="0" FirstZ="{at}" PlaneCount="1"><UUID FileName="c_{at}.ome.tif">urn:uuid:{at:032d}</UUID>'
+        "</TiffData>"
+        for at in (0, 1)
+    )
+    if described:
+        (folder / "c.companion.ome").write_text(
+            f'<?xml version="1.0"?><OME {space} UUID="urn:uuid:{99:032d}"><Image ID="Image:0"><Pixels ID="Pixels:0" '
+            'DimensionOrder="XYZCT" Type="uint8" SizeX="20" SizeY="16" SizeZ="2" SizeC="1" SizeT="1">'
+            f'<Channel ID="Channel:0:0" SamplesPerPixel="1"/>{data}</Pixels></Image></OME>'
+        )
+    return pixels
+
+
+def test_a_set_that_a_companion_describes_is_one_acquisition(place: Place) -> None:
+    pixels = write_companion_set(place.folder)
+    for name in ("c_0.ome.tif", "c_1.ome.tif"):
+        source = open_image(place.folder / name)
+        assert source.info.shape == (1, 1, 2, 16, 20)
+        assert np.array_equal(source.read(Box((0,) * 5, (1, 1, 2, 16, 20)))[0, 0], pixels)
+        assert [Path(str(file)).name for file in source.files()][1:] == [
+            "c.companion.ome", "c_1.ome.tif" if name.startswith("c_0") else "c_0.ome.tif",
+        ]  # fmt: skip
+        source.close()
+    assert place.settle().started == ["c_0"]
+    place.settle()
+    assert [name for name, _ in place.runs.asked] == ["c_0"]
+    assert place.scan(after=600).quarantined == {}
+
+
+@pytest.mark.parametrize("missing", ["the companion", "a part of the companion", "a plane"])
+def test_all_files_of_a_set_that_a_companion_describes_are_waited_for(place: Place, missing: str) -> None:
+    write_companion_set(
+        place.folder, described=missing != "the companion", planes=(0,) if missing == "a plane" else (0, 1)
+    )
+    companion = place.folder / "c.companion.ome"
+    if missing == "a part of the companion":
+        companion.write_bytes(companion.read_bytes()[:300])
+    place.settle()
+    found = place.scan(after=600)
+    assert found.quarantined == {}
+    assert ("c_1.ome.tif" if missing == "a plane" else "companion") in found.waiting[str(place.folder / "c_0.ome.tif")]
+    write_companion_set(place.folder, planes=(1,) if missing == "a plane" else ())
+    place.settle()
+    place.settle()
+    assert [name for name, _ in place.runs.asked] == ["c_0"]
