@@ -232,18 +232,23 @@ class _Look:
             return [before]
         if before.state == "known" and self._is_taken_care_of(str(before.content)):
             return [before]
-        if before.state == "quarantined":
+        if before.state == "quarantined" and not self._is_name_free(path, image, before.content):
             self.found.quarantined[path] = str(before.reason)
             return [before]
         if now - before.since < self.order.rules.settle:
             self.found.growing.append(path)
-            return [before]
+            # A clock that was put back would have it wait until it is what it was.
+            return [replace(before, since=min(before.since, now))]
         if not _is_unicode(path):
             return [self._put_off(before, f"{path}: a name that is not UTF-8 cannot be recorded; rename it")]
         if reason := why_held_back(Path(path), self.order.rules):
             # For as long as it takes: that it is over changes nothing in the file, so nothing would end a quarantine.
             return [self._wait(before, reason)]
         return self._examine(path, image, before)
+
+    def _is_name_free(self, path: str, image: InputImage, content: str | None) -> bool:
+        """Say whether an acquisition is kept in quarantine for its name alone, and that has come free."""
+        return content is not None and _why_name_is_taken(self.ledger, path, image, content) is None
 
     def _is_taken_care_of(self, content: str) -> bool:
         held = self.ledger.find(content, self.order.recipe)
@@ -275,7 +280,7 @@ class _Look:
             self.found.growing.append(path)
             return [before]
         if reason := _why_name_is_taken(self.ledger, path, image, seen.content):
-            return [self._put_off(before, reason)]
+            return [self._put_off(replace(before, content=seen.content), reason)]
         if self.ledger.claim(seen.content, self.order.recipe, path, image.name, self.order.clock()) is None:
             first = self.ledger.find(seen.content, self.order.recipe)
             self.found.duplicates[path] = first.path if first is not None else ""
@@ -403,7 +408,7 @@ def _start(order: Scan, ledger: AcquisitionLedger, runs: Runs, found: Found) -> 
             found.waiting[held.path] = f"another run is at work on the result {held.name}.ome.zarr"
             if held.delay:
                 ledger.change(held, replace(held, delay=0.0))
-        elif order.clock() < held.since + held.delay:
+        elif 0 <= order.clock() - held.since < held.delay:
             found.waiting[held.path] = str(held.reason)
         elif free <= 0 or held.name in busy:
             found.queued += 1

@@ -647,3 +647,28 @@ def test_all_files_of_a_set_that_a_companion_describes_are_waited_for(place: Pla
     place.settle()
     place.settle()
     assert [name for name, _ in place.runs.asked] == ["c_0"]
+
+
+def test_a_file_whose_name_comes_free_leaves_the_quarantine(place: Place) -> None:
+    first = place.write("a.tif")
+    place.settle()
+    place.finish(0)
+    second = place.write("a.ome.tif", seed=1)
+    place.settle()
+    assert "rename one" in place.scan(after=600).quarantined[str(second)]
+    assert "rename one" in place.scan().quarantined[str(second)]
+    first.rename(place.folder / "b.tif")
+    assert place.scan().started == ["a"]
+    place.finish(1)
+    place.settle()
+    place.finish(2)
+    place.settle()
+    assert contents(place) == {"a": content_of(second), "b": content_of(place.folder / "b.tif")}
+
+
+def test_a_clock_that_is_put_back_keeps_nothing_waiting(place: Place) -> None:
+    place.now = 7200.0
+    place.write("a.tif")
+    place.scan()
+    place.now = 0.0
+    assert place.settle().started == ["a"]
