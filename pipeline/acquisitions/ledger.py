@@ -205,6 +205,11 @@ class AcquisitionLedger:
         try:
             yield
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+                raise StoreError(
+                    f"{self.path}: the ledger of acquisitions cannot be {what}, for another process has held it for "
+                    f"{_WAIT:.0f} s; try again"
+                ) from error
             raise StoreError(
                 f"{self.path}: the ledger of acquisitions cannot be {what} ({error}); make sure that there is room "
                 "and that it may be written to; removed, it is made anew, and results that are there stay"
