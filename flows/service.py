@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 
 _DATABASE = "prefect.db"
 
-_OURS = re.compile(r".+ to .+ [0-9a-f]{8}")
+_OURS = re.compile(".+ to .+")
 """What deployments of watchers are called."""
 
 _PAUSE = 15.0

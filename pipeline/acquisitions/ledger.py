@@ -267,7 +267,7 @@ class AcquisitionLedger:
         return made.rowcount == 1
 
     def displace(
-        self, name: str, reason: str, now: float, *, content: str, recipe: str | None = None, by_hand: bool = False
+        self, name: str, reason: str, now: float, *, content: str, recipe: str | None = None, by_hand: str | None = None
     ) -> None:
         """Note that the results of other contents, or recipes, that had a name are there no more.
 
@@ -283,14 +283,15 @@ class AcquisitionLedger:
             Content of the result that has the name now.
         recipe : str, optional
             Its recipe; None for whichever.
-        by_hand : bool
-            Whether a person has asked for it: then they are not to be segmented again.
+        by_hand : str, optional
+            Path of the image that a person has named for it: then those of other paths are not to be segmented again.
         """
         with self._telling("written"), self._connection:
             self._connection.execute(
-                "UPDATE acquisitions SET state = ?, reason = ?, result = NULL, objects = NULL, since = ? "
+                "UPDATE acquisitions SET state = CASE WHEN path != ? THEN 'cancelled' ELSE 'replaced' END, reason = ?, "
+                "result = NULL, objects = NULL, since = ? "
                 "WHERE name = ? AND state = 'done' AND (content != ? OR recipe != coalesce(?, recipe))",
-                _kept("cancelled" if by_hand else "replaced", reason, now, name, content, recipe),
+                _kept(by_hand, reason, now, name, content, recipe),
             )
 
     def acquisitions(self, *states: str) -> list[Acquisition]:

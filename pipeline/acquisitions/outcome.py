@@ -58,7 +58,7 @@ def why_no_result(result: Path, content: str) -> str | None:
 def note_replaced(output: Path, name: str, path: str) -> None:
     """Note in a watcher's ledger, if there is one, that a person has had a result replaced by that of another image.
 
-    What it was of is not segmented again, for the person has wanted it so.
+    What it was of is not segmented again, for the person has wanted it so; unless it is what the image was before.
 
     Parameters
     ----------
@@ -78,4 +78,4 @@ def note_replaced(output: Path, name: str, path: str) -> None:
         content = content_of_result(output / f"{name}.ome.zarr")
         with AcquisitionLedger(ledger_of(output)) as ledger:
             reason = f"a person has had its result replaced by that of {path}"
-            ledger.displace(name, reason, time(), content=str(content), by_hand=True)
+            ledger.displace(name, reason, time(), content=str(content), by_hand=path)

@@ -393,6 +393,17 @@ def test_what_a_person_has_had_replaced_is_told_and_left_so(place: Place) -> Non
     assert len(place.runs.asked) == 1
 
 
+def test_a_file_that_a_person_hands_over_before_it_is_seen_to_have_changed_may_change_back(place: Place) -> None:
+    path = place.write("a.tif")
+    place.settle()
+    place.finish(0)
+    place.scan()
+    place.finish(0, content="another")
+    note_replaced(place.output, "a", str(path))
+    assert place.held()["a"].state == "replaced"
+    assert place.scan().started == ["a"]
+
+
 def test_a_run_that_has_left_no_result_is_started_again(place: Place) -> None:
     place.write("a.tif")
     place.settle()
