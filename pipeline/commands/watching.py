@@ -180,7 +180,7 @@ def status(
         return
     gone = "its result is not there any more; `seamfree submit` makes it again"
     shown = [
-        replace(each, reason=gone) if each.state == "done" and not Path(str(each.result)).exists() else each
+        replace(each, reason=gone) if each.state == "done" and not (output / f"{each.name}.ome.zarr").exists() else each
         for each in acquisitions
     ]
     Console().print(acquisition_table(shown, sightings))
