@@ -22,4 +22,3 @@ def test_a_name_that_is_not_utf8_does_not_end_it(tmp_path: Path, monkeypatch: py
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).touch()
         while not next(told):
             pass
-    told.close()
