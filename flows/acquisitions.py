@@ -14,19 +14,21 @@ from prefect.client.schemas.objects import StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import deployment as served
-from prefect.states import Completed, Crashed
+from prefect.states import Cancelled, Completed, Crashed
 
-from flows.environment import REPLACED, WATCHER
+from flows.environment import POSTPONED, REPLACED, WATCHER, named
 from flows.records import drop_old_runs
-from flows.telling import recordable
+from flows.telling import as_code, as_text, recordable
 from pipeline.acquisitions.ledger import AcquisitionLedger
-from pipeline.acquisitions.place import ledger_of, run_hold, watch_hold
+from pipeline.acquisitions.place import ledger_of, note_trouble, run_hold, watch_hold
 from pipeline.acquisitions.recipe import recipe_of
 from pipeline.acquisitions.rules import WatchRules
 from pipeline.acquisitions.scanning import Found, RunState, Scan
 from pipeline.acquisitions.scanning import scan as look_through
 from pipeline.config import RunConfig
 from pipeline.engine.parent import dies_with_parent
+from pipeline.errors import SeamfreeError
+from pipeline.printing import in_one_line, unexpected
 from pipeline.stores.hold import TakenError, clear_left, held_since, hold, is_held
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["scan"]
 
 _DIED = "its process has ended without a word"
+
+_OTHER = "it waited for a watcher of other folders"
 
 _KEPT_SCANS = 200
 """So many scans are kept on record: a day of them would hide what people look for."""
@@ -62,9 +66,13 @@ class PrefectRuns:
 
     def __init__(self, client: SyncPrefectClient, deployment: str, output: Path, begin: timedelta) -> None:
         self._client, self._deployment, self._output, self._begin = client, deployment, output, begin
+        self._identity: UUID | None = None
 
     def start(self, acquisition: Acquisition, key: str) -> str:
-        """Schedule a run, once for each key."""
+        """Schedule a run, once for each key.
+
+        Prefect knows keys by the flow, and not by the deployment: another folder of results may want the same content.
+        """
         run: Any = run_deployment(
             self._deployment,
             parameters={
@@ -72,7 +80,7 @@ class PrefectRuns:
             },
             timeout=0,
             as_subflow=False,
-            idempotency_key=key,
+            idempotency_key=f"{self._deployment}:{self._output.absolute()}:{key}",
             tags=["seamfree", "watch"],
         )  # fmt: skip
         return str(run.id)
@@ -84,6 +92,9 @@ class PrefectRuns:
         except ObjectNotFound:
             return RunState("dead", "the server knows nothing of it any more")
         state = found.state
+        if state is not None and state.type == StateType.SCHEDULED and self._waits_for_another(found):
+            self._client.set_flow_run_state(found.id, Cancelled(message=_OTHER), force=True)
+            return RunState("dead", _OTHER)
         if state is None or state.type in (StateType.SCHEDULED, StateType.PAUSED):
             return RunState("alive")
         message = " ".join((state.message or str(state.name)).split())
@@ -94,8 +105,17 @@ class PrefectRuns:
         if state.type in (StateType.CANCELLED, StateType.CANCELLING):
             return RunState("cancelled", "cancelled by a person")
         if state.type == StateType.CRASHED:
-            return RunState("dead", message)
+            return RunState("postponed" if state.name == POSTPONED else "dead", message)
         return self._is_alive(found, state)
+
+    def _waits_for_another(self, run: FlowRun) -> bool:
+        """Say whether a run waits for a deployment that is not this one: a folder has been moved, or renamed."""
+        if self._identity is None:
+            try:
+                self._identity = self._client.read_deployment_by_name(self._deployment).id
+            except ObjectNotFound:
+                return False
+        return run.deployment_id != self._identity
 
     def _is_alive(self, found: FlowRun, state: State[Any]) -> RunState:
         held = run_hold(self._output, str(found.id))
@@ -147,6 +167,11 @@ def scan(
                 drop_old_runs(client, _KEPT_SCANS, flow=scan.name, deployment=UUID(str(served.id)))
     except TakenError:
         return Completed(message="another scan is at work")
+    except Exception as error:
+        known = named(error)
+        note_trouble(place, in_one_line(str(known)) if isinstance(known, SeamfreeError) else unexpected(known))
+        raise
+    note_trouble(place, None)
     for path, reason in found.news.items():
         logger.info("%s: %s", recordable(path), recordable(reason))
     if found.notable:
@@ -158,11 +183,11 @@ def _publish(found: Found, acquisitions: list[Acquisition]) -> None:
     """Put what is known of the folder where people look."""
     lines = [f"**{found.summary}**", "", "| acquisition | state | objects | |", "|---|---|---|---|"]
     for held in reversed(acquisitions[-200:]):
-        told = recordable(held.reason or "").replace("|", "\\|")
+        told = as_text(held.reason or "")
         objects = "" if held.objects is None else f"{held.objects:,}"
-        lines.append(f"| `{recordable(held.name)}` | {held.state} | {objects} | {told} |")
+        lines.append(f"| {as_text(held.name)} | {held.state} | {objects} | {told} |")
     for title, entries in (("Waited for", found.waiting), ("In quarantine", found.quarantined)):
         if entries:
             lines += ["", f"### {title}", ""]
-            lines += [f"- `{recordable(path)}`: {recordable(reason)}" for path, reason in entries.items()]
+            lines += [f"- {as_code(path)}: {as_text(reason)}" for path, reason in entries.items()]
     create_markdown_artifact("\n".join(lines), key="seamfree-folder", description="All acquisitions of the folder")

@@ -7,7 +7,10 @@ import os
 
 from pipeline.errors import ClusterError
 
-__all__ = ["REPLACED", "SKIPPED", "WATCHER", "can_be_recorded", "named", "prepare_environment"]
+__all__ = ["POSTPONED", "REPLACED", "SKIPPED", "WATCHER", "can_be_recorded", "named", "prepare_environment"]
+
+POSTPONED = "Postponed"
+"""Name of the state of a run that crashed for the place of its result, which was full, away, or held by another run."""
 
 REPLACED = "Replaced"
 """Name of the state of a run that found another content than it was asked to segment."""

@@ -108,6 +108,9 @@ def watch_with_prefect(
     keep_runs: int,
 ) -> None:
     """Serve deployments that segment each finished acquisition of a folder once; see `flows.service.Watch`."""
+    for place in (folder.absolute(), output.absolute()):
+        if not can_be_recorded(str(place)):
+            raise ConfigError(f"{place}: a name that is not UTF-8 cannot be recorded; rename it")
     prepare_environment()
     from flows.service import Watch, watch
 

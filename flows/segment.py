@@ -22,10 +22,12 @@ from prefect.states import Completed, Crashed, Failed
 from prefect.utilities.timeout import timeout
 from pydantic import Field
 
-from flows.environment import REPLACED, SKIPPED, can_be_recorded, named
+from flows.environment import POSTPONED, REPLACED, SKIPPED, can_be_recorded, named
 from flows.notify import announce
 from flows.placing import Place, at, given_place, own_place
-from flows.telling import publish_outcome, recordable, showing_progress
+from flows.telling import as_code, as_text, publish_outcome, recordable, showing_progress
+from pipeline.acquisitions.outcome import note_replaced
+from pipeline.acquisitions.postponing import tells_of_disks, why_not_writable, why_postponed
 from pipeline.acquisitions.readiness import content_of
 from pipeline.batch import failed, open_batch, skipped
 from pipeline.calibration import settle_plan
@@ -40,19 +42,18 @@ from pipeline.errors import (
     ModelError,
     PlanError,
     SeamfreeError,
+    StoreError,
     WorkersKilledError,
 )
 from pipeline.images.discover import InputImage, images_in
 from pipeline.images.plates import is_plate, read_plate
 from pipeline.planning import Intent, RunPlan
 from pipeline.plates import finish_plates, hold_plates
-from pipeline.printing import unexpected
+from pipeline.printing import in_one_line, unexpected
 from pipeline.progress import ImageFinished, ImageStarted, tell
-from pipeline.remote.addresses import without_secrets
 from pipeline.remote.paths import to_path
 from pipeline.run import ImageReport, claim, finished, is_outdated, prepare, prepare_anew
 from pipeline.stages import run_stage, stage_names
-from pipeline.stores.hold import TakenError
 from pipeline.summary import keeping_summary, write_summary
 
 if TYPE_CHECKING:
@@ -156,12 +157,22 @@ def segment_image(
             return Completed(name=REPLACED, message=gone)
         if hours is not None and perf_counter() - began >= hours * 3600:
             return Failed(message=f"given up after {hours:g} h; what is done is kept, and the next run goes on with it")
-        return _unfinished(error)
+        return _unfinished(error, Path(output))
     if report.status == "failed":
-        return Failed(message=recordable(str(report.reason)), data=report)
+        return _failed(report, Path(output))
     if report.reason is not None:
         return Completed(name=SKIPPED, message=recordable(report.reason), data=report)
+    if given is None and content is None:
+        _tell_ledger(report, Path(output))
     return Completed(message=_found(report), data=report)
+
+
+def _tell_ledger(report: ImageReport, output: Path) -> None:
+    """Have a watcher know what has become of its result, where a person has had it replaced."""
+    try:
+        note_replaced(output, report.name, report.input)
+    except StoreError as error:
+        get_run_logger().warning("%s", recordable(f"the watcher could not be told: {error}"))
 
 
 def _found(report: ImageReport) -> str:
@@ -178,13 +189,23 @@ def _why_gone(config: RunConfig, image: InputImage, content: str) -> str | None:
     return recordable(f"{image.path}: left alone, for it has changed since; what it is now has a run of its own")
 
 
-def _unfinished(error: Exception) -> State[Any]:
+def _unfinished(error: Exception, output: Path) -> State[Any]:
     """Give the state of a run that a deployment has started: failed, or crashed for what may be over the next time."""
     known = named(error)
-    told = without_secrets(" ".join(str(known).split())) if isinstance(known, SeamfreeError) else unexpected(known)
-    if isinstance(known, ClusterError | TakenError):
+    if (reason := why_postponed(known, output)) is not None:
+        return Crashed(name=POSTPONED, message=recordable(in_one_line(reason)), data=error)
+    told = in_one_line(str(known)) if isinstance(known, SeamfreeError) else unexpected(known)
+    if isinstance(known, ClusterError):
         return Crashed(message=recordable(told), data=error)
     return Failed(message=recordable(told), data=error)
+
+
+def _failed(report: ImageReport, output: Path) -> State[Any]:
+    """Give the state of a run of a plate some of whose fields have failed."""
+    reason = recordable(str(report.reason))
+    if (why := why_not_writable(output)) is not None or tells_of_disks(reason):
+        return Crashed(name=POSTPONED, message=recordable(why or reason), data=report)
+    return Failed(message=reason, data=report)
 
 
 def _segment(
@@ -308,5 +329,7 @@ def _publish_summary(reports: list[ImageReport]) -> None:
     create_table_artifact(rows, key="seamfree-images", description="What became of each image")
     counts = {status: sum(report.status == status for report in reports) for status in ("done", "skipped", "failed")}
     lines = [f"**{counts['done']} done, {counts['skipped']} skipped, {counts['failed']} failed**", ""]
-    lines += [recordable(f"- `{report.name}`: {report.reason}") for report in reports if report.status == "failed"]
+    lines += [
+        f"- {as_code(report.name)}: {as_text(str(report.reason))}" for report in reports if report.status == "failed"
+    ]
     create_markdown_artifact("\n".join(lines), key="seamfree-summary", description="Summary of the run")

@@ -7,14 +7,16 @@ results, in the folder ``.seamfree``: the ledger of acquisitions, the server's d
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -24,7 +26,16 @@ from flows.environment import WATCHER
 from flows.records import RETENTION, drop_old_runs, give_room_back
 from flows.server import Server, free_port, use_server
 from flows.waking import wake
-from pipeline.acquisitions.place import SERVED, SERVER, ledger_of, place_of, watch_hold
+from pipeline.acquisitions.place import (
+    SERVED,
+    SERVER,
+    check_folders,
+    identity_of,
+    ledger_of,
+    place_of,
+    trouble_of,
+    watch_hold,
+)
 from pipeline.engine.cluster import client_environment
 from pipeline.engine.parent import dies_with_parent
 from pipeline.errors import ConfigError
@@ -46,8 +57,14 @@ log = logging.getLogger(__name__)
 
 _DATABASE = "prefect.db"
 
+_OURS = re.compile(".+ to .+")
+"""What deployments of watchers are called."""
+
 _PAUSE = 15.0
 """Seconds between two looks at the records of runs."""
+
+_LONGEST_NAME = 60
+"""Characters of a folder's name that are part of a deployment's."""
 
 _LOST = timedelta(seconds=30)
 """A scan that has been about to start for so long, and is not at work, has lost its process."""
@@ -77,6 +94,8 @@ class Watch:
         URL that is told what has become of each.
     keep_runs : int
         So many runs its own server keeps on record.
+    identity : str
+        Of the folder of results.
     """
 
     folder: Path
@@ -89,11 +108,19 @@ class Watch:
     hours: float | None = None
     notify: str | None = None
     keep_runs: int = 2000
+    identity: str = ""
 
     @property
     def name(self) -> str:
-        """What its deployments are called."""
-        return f"{self.folder.name or 'root'} to {self.output.name or 'root'}"
+        """What its deployments are called: something for people, and what no other watcher of the server has."""
+        told = self.identity, str(self.folder.absolute()), str(self.output.absolute())
+        digest = hashlib.blake2b("\0".join(told).encode(errors="surrogateescape"), digest_size=4).hexdigest()
+        return f"{_legal(self.folder.name)} to {_legal(self.output.name)} {digest}"
+
+
+def _legal(name: str) -> str:
+    """Give a name of a folder as Prefect takes it, and as it can stand in an address."""
+    return re.sub(r"[^\w .,+=@()-]", "_", name)[:_LONGEST_NAME] or "root"
 
 
 def watch(wanted: Watch) -> None:
@@ -102,16 +129,16 @@ def watch(wanted: Watch) -> None:
     Raises
     ------
     ConfigError
-        If the folder is not there, or the output cannot be used.
+        If the folder is not there or lies in the output, or the output cannot be used.
     StoreError
         If another watcher is at work on the output.
     ClusterError
         If Prefect's server does not start.
     """
-    if not wanted.folder.is_dir():
-        raise ConfigError(f"{wanted.folder}: no such folder to watch")
+    check_folders(wanted.folder, wanted.output)
     _check_cron(wanted.cron)
     place = place_of(wanted.output)
+    wanted = replace(wanted, identity=identity_of(wanted.output))
     # On the server of a lab, its own rules hold.
     kept = None if os.environ.get("PREFECT_API_URL") else wanted.keep_runs
     with hold(watch_hold(wanted.output)), _server(place) as url:
@@ -235,6 +262,8 @@ def _serve(wanted: Watch, url: str, kept: int | None) -> None:
         **({"cron": wanted.cron} if wanted.cron else {"interval": timedelta(seconds=wanted.every)}),
         **shared,
     )  # fmt: skip
+    if kept is not None:
+        _drop_former({f"{flow.name}/{wanted.name}" for flow in (scan, segment_image)})
     _free_scans(f"{scan.name}/{wanted.name}", wanted.output, timedelta())
     tidied = (f"{scan.name}/{wanted.name}", segment_image.name, wanted.output, kept)
     threading.Thread(target=_keep_records_tidy, args=tidied, name="records", daemon=True).start()
@@ -272,13 +301,17 @@ async def _run_all(runners: list[Runner]) -> None:
 
 
 def _keep_records_tidy(scan: str, segmenting: str, output: Path, kept: int | None) -> None:
-    """Free scans whose process has died, and remove old runs, for as long as the process lives."""
+    """Free scans whose process has died, remove old runs, and tell what is wrong, for as long as the process lives."""
     from httpx import HTTPError
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectException
 
     pause = threading.Event()
+    told: str | None = None
     while not pause.wait(_PAUSE):
+        if (trouble := trouble_of(output)) != told:
+            log.warning("%s", trouble or "the folder is looked through again")
+            told = trouble
         _free_scans(scan, output, _LOST)
         if kept is None:
             continue
@@ -287,6 +320,26 @@ def _keep_records_tidy(scan: str, segmenting: str, output: Path, kept: int | Non
                 drop_old_runs(client, kept, flow=segmenting)
         except (HTTPError, PrefectException) as error:
             log.info("old runs could not be removed (%s), and are later", type(error).__name__)
+
+
+def _drop_former(kept: set[str]) -> None:
+    """Remove deployments that the folder's own server knows from before one of the folders was moved or renamed.
+
+    What waits for them nobody would run.
+    """
+    from httpx import HTTPError
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+    from prefect.exceptions import PrefectException
+
+    try:
+        with get_client(sync_client=True) as client:
+            for flow in sorted({name.partition("/")[0] for name in kept}):
+                for found in client.read_deployments(flow_filter=FlowFilter(name=FlowFilterName(any_=[flow]))):
+                    if _OURS.fullmatch(found.name) and f"{flow}/{found.name}" not in kept:
+                        client.delete_deployment(found.id)
+    except (HTTPError, PrefectException) as error:
+        log.info("former deployments could not be removed (%s)", type(error).__name__)
 
 
 def _free_scans(deployment: str, output: Path, age: timedelta) -> None:

@@ -76,7 +76,10 @@ def submit(inputs: Sequence[str], deployment: str, *, fresh: bool) -> list[tuple
             raise ConfigError(f"{image.path}: a name that is not UTF-8 cannot be recorded; rename it")
     scheduled: list[tuple[InputImage, UUID]] = []
     for image in images:
-        parameters = {"image": {"path": str(to_path(image.path).absolute()), "name": image.name}, "fresh": fresh}
+        # A watcher's own runs replace what a file was before; whoever names another file has to ask for that.
+        parameters = {
+            "image": {"path": str(to_path(image.path).absolute()), "name": image.name}, "fresh": fresh, "renew": False,
+        }  # fmt: skip
         try:
             # Outside of an event loop it is no coroutine.
             run: Any = run_deployment(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from prefect.exceptions import PrefectException
 
 from pipeline.errors import SeamfreeError
 from pipeline.overlay import thumbnail
+from pipeline.printing import printable
 from pipeline.progress import JobDone, StageStarted, listening_too
 from pipeline.remote.paths import to_path
 from pipeline.results import open_result
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from pipeline.progress import Event
     from pipeline.run import ImageReport
 
-__all__ = ["publish_outcome", "recordable", "showing_progress"]
+__all__ = ["as_code", "as_text", "publish_outcome", "recordable", "showing_progress"]
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,25 @@ _PAUSE = 2.0
 def recordable(text: str) -> str:
     """Replace what Prefect cannot send to its server."""
     return text.encode(errors="backslashreplace").decode()
+
+
+def as_text(text: str) -> str:
+    """Give a name, or a reason with one in it, as Markdown shows it as it is, also in a table: without orders in it."""
+    return _OBEYED.sub(r"\\\g<0>", recordable(printable(text)))
+
+
+def as_code(text: str) -> str:
+    """Give a name as Markdown shows it as code, whatever is in it; in a table, `as_text` is wanted."""
+    shown = recordable(printable(text))
+    fence = "`" * (1 + max(map(len, _BACKTICKS.findall(shown)), default=0))
+    room = " " if shown.startswith("`") or shown.endswith("`") else ""
+    return f"{fence}{room}{shown}{room}{fence}"
+
+
+_OBEYED = re.compile(r"[\\`*_{}\[\]<>&#|~!$]")
+"""What Markdown, or HTML within it, obeys and does not show."""
+
+_BACKTICKS = re.compile("`+")
 
 
 @contextmanager
@@ -127,20 +148,20 @@ def _publish_outcome(report: ImageReport, result: str) -> None:
     objects = provenance.get("objects")
     found = "semantic labels" if objects is None else f"{objects:,} objects"
     lines = [
-        f"# {recordable(report.name)}",
+        f"# {as_text(report.name)}",
         "",
         f"**{found}** in {shape}; audit of seams {verdict}",
         "",
-        f"- image: `{recordable(source['path'])}`",
+        f"- image: {as_code(source['path'])}",
         # That of a field of a plate is called so once all are done.
-        f"- result: `{recordable(result.replace('.ome.zarr.partial/', '.ome.zarr/'))}`",
-        f"- model: `{recordable(str(plan['model']))}`, {plan['precision']}, tiles of {plan['core']}",
+        f"- result: {as_code(result.replace('.ome.zarr.partial/', '.ome.zarr/'))}",
+        f"- model: {as_code(str(plan['model']))}, {plan['precision']}, tiles of {plan['core']}",
         f"- seconds: {report.seconds:.1f}",
     ]
     page = to_path(result.removesuffix(".ome.zarr") + ".report.html")
     if isinstance(page, Path) and page.exists():
         # Browsers follow no link from a server's page to a file.
-        lines.append(f"- report: `{recordable(str(page))}`")
+        lines.append(f"- report: {as_code(str(page))}")
     lines += ["", f"![{found}]({thumbnail(open_result(result))})"]
     create_markdown_artifact(
         "\n".join(lines), key="seamfree-image", description=recordable(f"Outcome of {report.name}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from time import monotonic, time
+from time import monotonic, sleep, time
 from typing import TYPE_CHECKING, Any
 
 from pipeline.acquisitions.ledger import AcquisitionLedger
@@ -17,8 +17,10 @@ from pipeline.errors import StoreError
 from pipeline.stores.hold import is_held
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from uuid import UUID
+
+    from watchfiles import Change
 
 __all__ = ["next_look", "wake"]
 
@@ -45,7 +47,6 @@ def wake(folder: Path, output: Path, settle: float, deployment: str) -> None:
     deployment : str
         The deployment that scans, as flow/name.
     """
-    from watchfiles import Change, watch
 
     def counts(_change: Change, path: str) -> bool:
         return output not in Path(path).parents
@@ -54,12 +55,8 @@ def wake(folder: Path, output: Path, settle: float, deployment: str) -> None:
     asked: UUID | None = None
     known = 0
     try:
-        # Wakes up twice a second even if nothing has changed.
-        for changes in watch(
-            folder, watch_filter=counts, step=100, debounce=1000, rust_timeout=500, yield_on_timeout=True,
-            force_polling=False, ignore_permission_denied=True, raise_interrupt=False,
-        ):  # fmt: skip
-            if changes:
+        for has_changed in _changes(folder, counts):
+            if has_changed:
                 due = monotonic() + _QUIET
             if is_held(ledger_of(output).with_name("scan")) or (asked is not None and not _has_ended(asked)):
                 continue
@@ -79,6 +76,27 @@ def wake(folder: Path, output: Path, settle: float, deployment: str) -> None:
         )
 
 
+def _changes(folder: Path, counts: Callable[[Change, str], bool]) -> Iterator[bool]:
+    """Say twice a second whether anything in a folder that counts has changed."""
+    from watchfiles import watch
+    from watchfiles._rust_notify import WatchfilesRustInternalError
+
+    while True:
+        try:
+            for changes in watch(
+                folder, watch_filter=counts, step=100, debounce=1000, rust_timeout=500, yield_on_timeout=True,
+                force_polling=False, ignore_permission_denied=True, raise_interrupt=False,
+            ):  # fmt: skip
+                yield bool(changes)
+        except WatchfilesRustInternalError as error:
+            # Of a name that is not UTF-8, it tells so, and nothing more after that.
+            log.info("%s: a change in it cannot be told (%s)", folder, ascii(str(error)))
+            yield True
+            sleep(_PAUSE)
+        else:
+            return
+
+
 def _noted(output: Path) -> int:
     """Give when the ledger was last written to, 0 where there is none yet."""
     try:
@@ -93,7 +111,7 @@ def next_look(output: Path, settle: float, now: float) -> float | None:
     None where no file was.
     """
     try:
-        with AcquisitionLedger(ledger_of(output)) as ledger:
+        with AcquisitionLedger(ledger_of(output), read_only=True) as ledger:
             growing = [sighting.since for sighting in ledger.sightings().values() if sighting.state == "growing"]
     except StoreError:
         return None  # the scans tell of that

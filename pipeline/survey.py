@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from uuid import uuid4
 
 from pipeline.engine.survey import ask_workers, check_versions, host_of, wait_for_workers
-from pipeline.errors import ClusterError, ConfigError
+from pipeline.errors import ClusterError, ConfigError, StoreError
 from pipeline.identity import NUMBERS_DEPEND_ON
 from pipeline.intent import Intent
 
@@ -168,12 +168,17 @@ def check_paths(client: Any, paths: Iterable[Path], output: Path) -> None:  # no
     ------
     ClusterError
         If one does not: names its host and the path.
+    StoreError
+        If the output cannot be written to.
     """
     named = [str(path.absolute()) for path in paths]
     named = named[:: -(-len(named) // MOST_PATHS) or 1]
     token = uuid4().hex
     probe = output.absolute() / f".seamfree-{token}"
-    probe.write_text(token, encoding="ascii")
+    try:
+        probe.write_text(token, encoding="ascii")
+    except OSError as error:
+        raise StoreError(f"{output}: cannot be written to ({error.strerror or error}); choose another -o") from error
     try:
         for address, wrong in ask_workers(client, what_is_missing, named, str(probe), one_per_host=True).items():
             if wrong is not None:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 from pipeline.acquisitions.ledger import LEDGER
 from pipeline.errors import ConfigError
 from pipeline.stores.hold import is_held
 
-__all__ = ["SERVED", "SERVER", "ledger_of", "place_of", "run_hold", "served_by", "watch_hold"]
+__all__ = [
+    "SERVED",
+    "SERVER",
+    "check_folders",
+    "identity_of",
+    "ledger_of",
+    "place_of",
+    "run_hold",
+    "served_by",
+    "watch_hold",
+]
 
 SERVER = "server.json"
 """Says where the server of a running watcher is."""
@@ -17,7 +29,28 @@ SERVER = "server.json"
 SERVED = "served.json"
 """Says which deployment segments, and on which server."""
 
+_IDENTITY = "identity"
+
+_TROUBLE = "trouble"
+
 _FOLDER = ".seamfree"
+
+
+def check_folders(folder: Path, output: Path) -> None:
+    """See that a folder can be watched whose results go to another one.
+
+    Raises
+    ------
+    ConfigError
+        If it is not there, or all that comes into it would come into the results.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder to watch")
+    if output.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise ConfigError(
+            f"{folder}: lies in the folder for the results, {output}, in which no acquisitions are looked for; choose "
+            "another -o, which may lie in the folder that is watched"
+        )
 
 
 def place_of(output: Path) -> Path:
@@ -36,9 +69,45 @@ def place_of(output: Path) -> Path:
     return place
 
 
+def identity_of(output: Path) -> str:
+    """Give what tells a folder of results from all others, also from one of the same path on another machine.
+
+    Raises
+    ------
+    ConfigError
+        If it can neither be read nor made.
+    """
+    path = place_of(output) / _IDENTITY
+    try:
+        if not path.exists():
+            path.write_text(uuid4().hex, encoding="utf-8")
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read or made ({error}); choose another -o") from error
+
+
 def ledger_of(output: Path) -> Path:
     """Give the path of the ledger of acquisitions, whether it is there or not."""
     return output.absolute() / _FOLDER / LEDGER
+
+
+def note_trouble(output: Path, reason: str | None) -> None:
+    """Keep why the folder could not be looked through the last time, or that it could; see `trouble_of`."""
+    path = output.absolute() / _FOLDER / _TROUBLE
+    # Where even that cannot be written, all else cannot, and is told by others.
+    with suppress(OSError):
+        if reason is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_text(reason, encoding="utf-8", errors="backslashreplace")
+
+
+def trouble_of(output: Path) -> str | None:
+    """Give why the watched folder could not be looked through the last time, None if it could."""
+    try:
+        return (output.absolute() / _FOLDER / _TROUBLE).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
 
 
 def watch_hold(output: Path) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ImageError
+from pipeline.images.companions import companion_named_by, is_companion
 from pipeline.images.content import content_sha256
 from pipeline.images.discover import result_name
 from pipeline.images.opening import open_coarser, open_image
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from pipeline.acquisitions.rules import WatchRules
     from pipeline.images.source import ImageSource
 
-__all__ = ["Broken", "Ready", "content_of", "examine", "fingerprint", "why_held_back"]
+__all__ = ["Broken", "Ready", "content_of", "examine", "fingerprint", "plate_content", "why_held_back"]
 
 _UNFINISHED = (".tmp", ".part", ".partial", ".filepart", ".crdownload", ".download", ".lock")
 """What programs append to, or put around, the name of a file that they are still writing."""
@@ -36,9 +37,12 @@ class Broken:
     ----------
     reason : str
         What is wrong, in one line, and what to do.
+    waits : bool
+        Whether it may be over without any change of the acquisition's own files: it is described by another one.
     """
 
     reason: str
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,17 +82,32 @@ def fingerprint(path: Path) -> str:
 def _stats(path: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Give what is known of a file, or of everything in a folder, in an order that does not change by itself."""
     if not os.path.isdir(path):  # noqa: PTH112 (it fails for fewer links than `Path.is_dir`)
-        yield "", path.stat()
+        yield "", _stat(path)
         return
     waiting = [path]
     while waiting:
         here = waiting.pop()
-        with os.scandir(here) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(Path(entry.path))
-                else:
-                    yield os.path.relpath(entry.path, path), entry.stat()
+        try:
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except PermissionError:
+            # It is as it is until somebody changes that; opening it tells.
+            yield f"{os.path.relpath(here, path)} ", here.stat()
+            continue
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(Path(entry.path))
+            else:
+                yield os.path.relpath(entry.path, path), _stat(Path(entry.path))
+
+
+def _stat(path: Path) -> os.stat_result:
+    """Give what is known of a file; of a link that leads nowhere, what is known of the link, which is still as well."""
+    try:
+        return path.stat()
+    except OSError:
+        if path.is_symlink():
+            return path.lstat()
+        raise
 
 
 def why_held_back(path: Path, rules: WatchRules) -> str | None:
@@ -105,10 +124,9 @@ def why_held_back(path: Path, rules: WatchRules) -> str | None:
         for name in (path.name + suffix, f".{path.name}{suffix}", result_name(path.name) + suffix):
             if os.path.lexists(beside := path.with_name(name)):
                 return f"{beside.name} is still there, which its writer holds"
-    if rules.sentinel is not None:
-        wanted = rules.sentinel.format(name=path.name, stem=result_name(path.name))
-        if not os.path.lexists(path.with_name(wanted)):
-            return f"{wanted}, which tells that it is finished, is not there"
+    wanted = rules.sentinel_of(path.name, result_name(path.name))
+    if wanted is not None and not os.path.lexists(path.with_name(wanted)):
+        return f"{wanted}, which tells that it is finished, is not there"
     return None
 
 
@@ -133,16 +151,18 @@ def examine(path: Path, rules: WatchRules, series: int | None = None) -> Ready |
     try:
         source = open_image(path.absolute(), series)
     except ImageError as error:
-        return Broken(str(error))
+        return Broken(str(error), waits=companion_named_by(path) is not None)
     try:
         if not path.is_dir() and (reason := _why_undescribed(path)):
-            return Broken(reason)
+            return Broken(reason, waits=companion_named_by(path) is not None)
         if rules.missing_chunks == "wait":
             for resolution in (source, *open_coarser(path.absolute(), series)):
                 if reason := _why_incomplete(resolution):
                     return Broken(reason)
         # A folder is one acquisition, whatever lies in it.
-        files = [] if path.is_dir() else sorted(str(file.absolute()) for file in source.files())
+        files = [] if path.is_dir() else [str(file.absolute()) for file in source.files()]
+        # One that is looked at by itself, too, comes first.
+        files.sort(key=lambda file: (is_companion(file), file))
         return Ready(content_sha256(source), tuple(files) or (str(path.absolute()),))
     except ImageError as error:
         return Broken(str(error))
@@ -166,11 +186,11 @@ def _examine_plate(path: Path, rules: WatchRules, series: int | None) -> Ready |
         contents[field.path] = seen.content
     if not contents:
         return Broken(f"{path}: the plate lists no wells")
-    return Ready(_digest(contents), (str(path.absolute()),))
+    return Ready(plate_content(contents), (str(path.absolute()),))
 
 
-def _digest(contents: dict[str, str]) -> str:
-    """Give what stands for the contents of a plate's fields."""
+def plate_content(contents: dict[str, str]) -> str:
+    """Give what stands for the contents of a plate's fields, by their paths in it."""
     return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
 
@@ -183,7 +203,7 @@ def content_of(path: Path, series: int | None = None) -> str:
         If it cannot be read.
     """
     if is_plate(path):
-        return _digest({field.path: content_of(path / field.path, series) for field in read_plate(path).fields})
+        return plate_content({field.path: content_of(path / field.path, series) for field in read_plate(path).fields})
     source = open_image(path.absolute(), series)
     try:
         return content_sha256(source)
@@ -195,6 +215,8 @@ def _why_undescribed(path: Path) -> str | None:
     """Say that a file is one of a set that another file describes, which would have named it were it there."""
     if describes_images(path):
         return None
+    if (companion := companion_named_by(path)) is not None and not companion.exists():
+        return f"{companion}: describes {path.name}, and is not there"
     return f"{path}: the file of its set that describes the image is not there, or does not name this one"
 
 

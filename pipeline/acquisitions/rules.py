@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
@@ -9,6 +10,8 @@ from pydantic import Field, field_validator
 from pipeline.config import Settings, Whole
 
 __all__ = ["WatchRules"]
+
+_PLACES = re.compile(r"\{(?:name|stem)\}")
 
 Seconds = Annotated[float, Field(ge=0, le=30 * 86400, allow_inf_nan=False)]
 
@@ -51,10 +54,24 @@ class WatchRules(Settings):
         """Refuse what is no name of a file beside the acquisition."""
         if value is None:
             return None
-        try:
-            example = value.format(name="a.tif", stem="a")
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError("only {name} and {stem} may stand in braces") from error
-        if not example or "/" in example or example in (".", "..") or "\0" in example:
+        if any(brace in _PLACES.sub("", value) for brace in "{}"):
+            raise ValueError("only {name} and {stem} may stand in braces")
+        if not value or "/" in value or value in (".", "..") or "\0" in value:
             raise ValueError("a name of a file is wanted, without a folder")
         return value
+
+    def sentinel_of(self, name: str, stem: str) -> str | None:
+        """Give the name of the file that tells that an acquisition is finished.
+
+        Parameters
+        ----------
+        name, stem : str
+            The acquisition's file name, and that without suffix.
+
+        Returns
+        -------
+        str or None
+            None where none is waited for.
+        """
+        stands_for = {"{name}": name, "{stem}": stem}
+        return None if self.sentinel is None else _PLACES.sub(lambda found: stands_for[found[0]], self.sentinel)

@@ -14,9 +14,14 @@ from time import time
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from pipeline.acquisitions.ledger import Acquisition, AcquisitionLedger, Sighting
-from pipeline.acquisitions.readiness import Broken, examine, fingerprint, why_held_back
-from pipeline.errors import ImageError
+from pipeline.acquisitions.outcome import why_no_result
+from pipeline.acquisitions.place import check_folders
+from pipeline.acquisitions.postponing import why_not_writable
+from pipeline.acquisitions.readiness import Broken, Ready, examine, fingerprint, why_held_back
+from pipeline.errors import ImageError, SeamfreeError
 from pipeline.images.discover import images_below
+from pipeline.printing import in_one_line, unexpected
+from pipeline.stores.hold import is_held
 from pipeline.stores.publish import count_objects
 
 if TYPE_CHECKING:
@@ -29,6 +34,12 @@ __all__ = ["Found", "RunState", "Runs", "Scan", "scan"]
 
 log = logging.getLogger(__name__)
 
+_FIRST_DELAY, _LONGEST_DELAY = 30.0, 3600.0
+"""Seconds until a run that was postponed is started again, at first and at most."""
+
+_REFUSALS = 3
+"""Whoever could not be asked for so many runs in one scan is not asked for more."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunState:
@@ -38,13 +49,14 @@ class RunState:
     ----------
     kind : str
         ``"alive"`` (it waits or runs), ``"done"``, ``"failed"`` (it will not get better by itself), ``"cancelled"`` by
-        a person, ``"replaced"`` (the content that it was to segment was not there any more), or ``"dead"``: its process
-        has died, or nobody knows of it any more.
+        a person, ``"replaced"`` (the content that it was to segment was not there any more), ``"postponed"`` (the
+        place of its result was full, away, or held by another run), or ``"dead"``: its process has died, or nobody
+        knows of it any more.
     reason : str, optional
         Why it failed, or how it died.
     """
 
-    kind: Literal["alive", "done", "failed", "cancelled", "replaced", "dead"]
+    kind: Literal["alive", "done", "failed", "cancelled", "replaced", "postponed", "dead"]
     reason: str | None = None
 
 
@@ -145,10 +157,11 @@ def scan(order: Scan, ledger: AcquisitionLedger, runs: Runs) -> Found:
     Raises
     ------
     ConfigError
-        If the folder cannot be searched.
+        If the folder is not there or cannot be searched: what is known of its files stays.
     StoreError
         If the ledger cannot be written.
     """
+    check_folders(order.folder, order.output)
     found = Found()
     known = ledger.sightings()
     images = [image for image in images_below(order.folder) if order.output not in Path(image.path).absolute().parents]
@@ -157,8 +170,7 @@ def scan(order: Scan, ledger: AcquisitionLedger, runs: Runs) -> Found:
     _follow(order, ledger, runs, found)
     marks = {path: _fingerprint(path) for path in here}
     for path, image in here.items():
-        look = _Look(order, ledger, found, known, marks)
-        noted = look.at(path, image)
+        noted = _Look(order, ledger, found, known, marks).at(path, image)
         changed = {each.path: each for each in noted if each != known.get(each.path)}
         ledger.note(*changed.values())
         known.update(changed)
@@ -172,6 +184,23 @@ def _fingerprint(path: str) -> str:
         return fingerprint(Path(path))
     except ImageError:
         return ""
+
+
+def _examined(path: str, order: Scan) -> Ready | Broken:
+    """Examine a file or folder, whatever is wrong with it: the others are not concerned."""
+    try:
+        return examine(Path(path), order.rules, order.series)
+    except Exception as error:
+        log.debug("%s cannot be examined", path, exc_info=True)
+        return Broken(in_one_line(str(error)) if isinstance(error, SeamfreeError) else unexpected(error))
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,16 +232,23 @@ class _Look:
             return [before]
         if before.state == "known" and self._is_taken_care_of(str(before.content)):
             return [before]
-        if before.state == "quarantined":
+        if before.state == "quarantined" and not self._is_name_free(path, image, before.content):
             self.found.quarantined[path] = str(before.reason)
             return [before]
         if now - before.since < self.order.rules.settle:
             self.found.growing.append(path)
-            return [before]
+            # A clock that was put back would have it wait until it is what it was.
+            return [replace(before, since=min(before.since, now))]
+        if not _is_unicode(path):
+            return [self._put_off(before, f"{path}: a name that is not UTF-8 cannot be recorded; rename it")]
         if reason := why_held_back(Path(path), self.order.rules):
             # For as long as it takes: that it is over changes nothing in the file, so nothing would end a quarantine.
             return [self._wait(before, reason)]
         return self._examine(path, image, before)
+
+    def _is_name_free(self, path: str, image: InputImage, content: str | None) -> bool:
+        """Say whether an acquisition is kept in quarantine for its name alone, and that has come free."""
+        return content is not None and _why_name_is_taken(self.ledger, path, image, content) is None
 
     def _is_taken_care_of(self, content: str) -> bool:
         held = self.ledger.find(content, self.order.recipe)
@@ -232,19 +268,19 @@ class _Look:
         return [replace(first, state="growing", since=self.order.clock(), reason=None, content=None)]
 
     def _examine(self, path: str, image: InputImage, before: Sighting) -> list[Sighting]:
-        seen = examine(Path(path), self.order.rules, self.order.series)
+        seen = _examined(path, self.order)
         if (mark := _fingerprint(path)) != before.fingerprint:
             self.found.growing.append(path)
             return [Sighting(path, mark, self.order.clock(), "growing")]
         if isinstance(seen, Broken):
-            return [self._put_off(before, seen.reason)]
+            return [self._wait(before, seen.reason) if seen.waits else self._put_off(before, seen.reason)]
         if seen.files[0] != path and seen.files[0] in self.marks:
             return [replace(before, state="part", reason=seen.files[0]), *self._anew(seen.files[0])]
         if any(self._is_growing(file) for file in seen.files if file != path):
             self.found.growing.append(path)
             return [before]
         if reason := _why_name_is_taken(self.ledger, path, image, seen.content):
-            return [self._put_off(before, reason)]
+            return [self._put_off(replace(before, content=seen.content), reason)]
         if self.ledger.claim(seen.content, self.order.recipe, path, image.name, self.order.clock()) is None:
             first = self.ledger.find(seen.content, self.order.recipe)
             self.found.duplicates[path] = first.path if first is not None else ""
@@ -304,37 +340,100 @@ def _follow(order: Scan, ledger: AcquisitionLedger, runs: Runs, found: Found) ->
             _note_done(order, ledger, held, found)
         elif state.kind == "replaced":
             ledger.change(held, replace(held, state="replaced", reason=state.reason, since=now))
+        elif state.kind == "postponed":
+            _postpone(order, ledger, held, str(state.reason), found)
         elif state.kind != "dead":
             ledger.change(held, replace(held, state=state.kind, reason=state.reason, since=now))
             found.failed[held.path] = found.news[held.path] = state.reason or state.kind
-        elif held.attempt >= order.rules.attempts:
-            reason = f"given up after {held.attempt} runs that died ({state.reason})"
-            ledger.change(held, replace(held, state="failed", reason=reason, since=now))
-            found.failed[held.path] = found.news[held.path] = reason
         else:
-            log.warning("%s: its run has died (%s) and is started again", held.path, state.reason)
-            again = replace(held, state="claimed", attempt=held.attempt + 1, run=None, since=now)
-            ledger.change(held, again)
+            _claim_again(order, ledger, held, str(state.reason), found)
+
+
+def _postpone(order: Scan, ledger: AcquisitionLedger, held: Acquisition, reason: str, found: Found) -> None:
+    """Have a run started again after a while, each time a longer one, that could not go on for no fault of its own."""
+    delay = min(max(2 * held.delay, _FIRST_DELAY), _LONGEST_DELAY)
+    later = replace(
+        held, state="claimed", attempt=held.attempt + 1, run=None, reason=reason, since=order.clock(), delay=delay
+    )
+    ledger.change(held, later)
+    found.news[held.path] = f"postponed: {reason}"
+
+
+def _claim_again(order: Scan, ledger: AcquisitionLedger, held: Acquisition, reason: str, found: Found) -> None:
+    """Have a run started again that has died, or whose result is not there; give it up after some."""
+    now, died = order.clock(), held.died + 1
+    if died >= order.rules.attempts:
+        reason = f"given up after {died} runs that died ({reason})"
+        ledger.change(held, replace(held, state="failed", reason=reason, since=now, died=died))
+        found.failed[held.path] = found.news[held.path] = reason
+    else:
+        log.warning("%s: its run has died (%s) and is started again", held.path, reason)
+        ledger.change(held, replace(held, state="claimed", attempt=held.attempt + 1, run=None, since=now, died=died))
 
 
 def _note_done(order: Scan, ledger: AcquisitionLedger, held: Acquisition, found: Found) -> None:
-    result = order.output / f"{held.name}.ome.zarr"
-    objects = count_objects(result) if result.exists() else None
-    done = replace(held, state="done", reason=None, result=str(result), since=order.clock(), objects=objects)
+    """Note a result, and that those whose place it has taken are there no more."""
+    result, now = order.output / f"{held.name}.ome.zarr", order.clock()
+    if reason := why_no_result(result, held.content):
+        _claim_again(order, ledger, held, reason, found)
+        return
+    # Before the other is noted: a scan that dies in between has noted nothing that is not so.
+    told = f"its result has given way to that of what {held.path} is now"
+    ledger.displace(held.name, told, now, content=held.content, recipe=held.recipe)
+    done = replace(
+        held,
+        state="done",
+        reason=None,
+        result=str(result),
+        since=now,
+        objects=count_objects(result),
+        died=0,
+        delay=0.0,
+    )
     ledger.change(held, done)
     found.done.append(held.name)
 
 
 def _start(order: Scan, ledger: AcquisitionLedger, runs: Runs, found: Found) -> None:
-    """Ask for runs of what is claimed, the oldest first: one at a time for each result."""
-    busy = {held.name for held in ledger.acquisitions("started")}
-    free = order.queue - len(busy)
-    for held in ledger.acquisitions("claimed"):
-        if free <= 0 or held.name in busy:
+    """Ask for runs of what is claimed, the oldest first: one at a time for each result, while these have a place."""
+    claimed, busy = ledger.acquisitions("claimed"), {held.name for held in ledger.acquisitions("started")}
+    reason = why_not_writable(order.output) if claimed else None
+    if reason is not None:
+        _wait_for_place(ledger, claimed, reason, found)
+        return
+    free, refused = order.queue - len(busy), 0
+    for held in claimed:
+        if is_held(order.output / f"{held.name}.ome.zarr"):
+            # By a run that somebody has started by hand, most often.
+            found.waiting[held.path] = f"another run is at work on the result {held.name}.ome.zarr"
+            if held.delay:
+                ledger.change(held, replace(held, delay=0.0))
+        elif 0 <= order.clock() - held.since < held.delay:
+            found.waiting[held.path] = str(held.reason)
+        elif free <= 0 or held.name in busy:
             found.queued += 1
         else:
-            run = runs.start(held, f"{held.content}:{held.recipe}:{held.attempt}")
-            ledger.change(held, replace(held, state="started", run=run, since=order.clock()))
+            # A ledger that was removed is one of another identity: what it asks for is not what was asked for before.
+            key = f"{ledger.identity}:{held.content}:{held.recipe}:{held.attempt}"
+            try:
+                run = runs.start(held, key)
+            except Exception as error:
+                refused += 1
+                if refused == _REFUSALS:
+                    raise
+                found.waiting[held.path] = f"its run cannot be asked for ({type(error).__name__}: {error})"
+                continue
+            ledger.change(held, replace(held, state="started", run=run, reason=None, since=order.clock()))
             found.started.append(held.name)
             busy.add(held.name)
             free -= 1
+
+
+def _wait_for_place(ledger: AcquisitionLedger, claimed: list[Acquisition], reason: str, found: Found) -> None:
+    """Start nothing while results have no place; and everything at once when they have."""
+    for held in claimed:
+        found.waiting[held.path] = reason
+        if held.reason != reason:
+            found.news[held.path] = f"waited for: {reason}"
+        if held.reason != reason or held.delay:
+            ledger.change(held, replace(held, reason=reason, delay=0.0))

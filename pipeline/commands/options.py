@@ -12,6 +12,16 @@ from pipeline.errors import ConfigError
 if TYPE_CHECKING:
     from pipeline.config import RunConfig
 
+
+def named_folder(value: str) -> Path:
+    """Take a folder on a disk; an empty name, as of a variable that is not set, would mean the one at hand."""
+    if not value:
+        raise typer.BadParameter("the name of a folder is wanted, this is empty")
+    from pipeline.destination import on_a_disk
+
+    return on_a_disk(Path(value))
+
+
 Inputs = Annotated[list[str], typer.Argument(metavar="INPUT...", help="Images, folders, globs or OME-Zarr.")]
 Model = Annotated[
     str | None, typer.Option("-m", "--model", help="A bundled model's name, a model's folder, or a package.")

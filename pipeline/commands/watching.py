@@ -17,6 +17,7 @@ from pipeline.commands.options import (
     Model,
     Precision,
     Workers,
+    named_folder,
     settings_of,
 )
 from pipeline.errors import ConfigError
@@ -37,10 +38,24 @@ def _service(name: str) -> Callable[..., Any]:
     raise ConfigError("the flows of seamfree are not installed; install seamfree again")
 
 
+def _is_web_address(text: str) -> bool:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 @ending_at_signals()
 def watch(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder into which acquisitions come.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", parser=named_folder, help="Folder into which acquisitions come.")
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", parser=named_folder, help="Folder for the results.")
+    ],
     model: Model = None,
     config: Config = None,
     instances: Instances = None,
@@ -48,7 +63,9 @@ def watch(
     precision: Precision = None,
     device: Device = None,
     workers: Workers = None,
-    every: Annotated[float, typer.Option(min=1, help="Seconds between two looks at the folder.")] = 30.0,
+    every: Annotated[
+        float, typer.Option(min=1, max=30 * 86400, help="Seconds between two looks at the folder.")
+    ] = 30.0,
     cron: Annotated[str | None, typer.Option(help="When to look instead, as cron has it: '*/10 * * * *'.")] = None,
     settle: Annotated[float, typer.Option(min=0, help="Seconds for which files must have been still.")] = 30.0,
     patience: Annotated[float, typer.Option(min=0, help="Seconds until what stays broken is given up.")] = 600.0,
@@ -68,11 +85,13 @@ def watch(
     """Segment each finished acquisition of a folder once, until interrupted."""
     from pydantic import ValidationError
 
+    from pipeline.acquisitions.place import check_folders
     from pipeline.acquisitions.rules import WatchRules
-    from pipeline.destination import on_a_disk
+    from pipeline.checking import check_settings
 
-    on_a_disk(folder)
-    on_a_disk(output)
+    check_folders(folder, output)
+    if notify is not None and not _is_web_address(notify):
+        raise ConfigError("--notify: an address that begins with http:// or https:// is wanted")
     settings = settings_of(
         config, model=model, instances=instances, channels=channel, precision=precision, device=device, workers=workers
     )
@@ -82,7 +101,9 @@ def watch(
         )
     except ValidationError as error:
         found = error.errors()[0]
-        raise ConfigError(f"--{str(found['loc'][0]).replace('_', '-')}: {found['msg']}") from error
+        raise ConfigError(
+            f"--{str(found['loc'][0]).replace('_', '-')}: {found['msg'].removeprefix('Value error, ')}"
+        ) from error
     if settings.output.in_place:
         raise ConfigError("in_place changes the acquisitions that are watched; leave it out")
     if settings.sequence.pattern is not None:
@@ -91,6 +112,7 @@ def watch(
         )
     if hours is not None and not 0 < hours <= 10_000:
         raise ConfigError(f"--hours {hours:g}: between 0 and 10,000 are possible")
+    check_settings(settings)
     _service("watch")(
         folder, output, settings, rules, every=every, cron=cron, at_once=at_once, hours=hours, notify=notify,
         keep_runs=keep_runs,
@@ -100,7 +122,10 @@ def watch(
 @ending_at_signals()
 def submit(
     inputs: Inputs,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The watcher's folder of results.")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="DIR", parser=named_folder, help="The watcher's folder of results."),
+    ],
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, even where there is a result.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Whether to wait for the results.")] = True,
 ) -> None:
@@ -123,32 +148,42 @@ def submit(
 
 
 def status(
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="The watcher's folder of results.")],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", parser=named_folder, help="The watcher's folder of results.")
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="All that is known, as JSON.")] = False,
 ) -> None:
     """Say what a watcher knows: acquisitions segmented, running, waited for, in quarantine."""
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from rich.console import Console
 
     from pipeline.acquisitions.ledger import AcquisitionLedger
-    from pipeline.acquisitions.place import ledger_of
+    from pipeline.acquisitions.place import ledger_of, trouble_of
     from pipeline.display import acquisition_table
     from pipeline.stores.hold import is_held
 
     path = ledger_of(output)
     if not path.is_file():
         raise ConfigError(f"{output}: no watcher has put results there; `seamfree watch DIR -o {output}` does")
-    with AcquisitionLedger(path) as ledger:
+    with AcquisitionLedger(path, read_only=True) as ledger:
         sightings, acquisitions = list(ledger.sightings().values()), ledger.acquisitions()
-    alive = is_held(path.with_name("watch"))
+    alive, trouble = is_held(path.with_name("watch")), trouble_of(output)
     if as_json:
         facts = {
             "watcher": alive,
+            "trouble": trouble,
             "acquisitions": [asdict(each) for each in acquisitions],
             "files": [asdict(each) for each in sightings],
         }
         typer.echo(json.dumps(facts, indent=2))
         return
-    Console().print(acquisition_table(acquisitions, sightings))
+    gone = "its result is not there any more; `seamfree submit` makes it again"
+    shown = [
+        replace(each, reason=gone) if each.state == "done" and not (output / f"{each.name}.ome.zarr").exists() else each
+        for each in acquisitions
+    ]
+    Console().print(acquisition_table(shown, sightings))
+    if trouble is not None:
+        typer.echo(printable(f"the folder could not be looked through: {trouble}"))
     typer.echo(printable(f"a watcher is {'at work on' if alive else 'not at work on'} {output}"))

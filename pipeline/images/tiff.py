@@ -11,6 +11,7 @@ import tifffile
 import zarr
 
 from pipeline.errors import ImageError
+from pipeline.images.companions import with_companion
 from pipeline.images.micromanager import series_of
 from pipeline.images.pipes import stat_of_file
 from pipeline.images.ranges import RowsElsewhere, RowsOnDisk
@@ -71,6 +72,7 @@ class TiffSource:
     def __init__(self, path: AnyPath, series: int | None) -> None:
         self._path = path
         self._notes: list[str] = []
+        self._companion: Path | None = None
         self._array: Any = None
         self._store: Any = None
         try:
@@ -82,7 +84,7 @@ class TiffSource:
             # What makers of microscopes have written there, tifffile divides by, whatever it is.
             with np.errstate(all="ignore"):
                 if self._opened is None:
-                    self._file = tifffile.TiffFile(str(path))
+                    self._file, self._companion = with_companion(path, tifffile.TiffFile(str(path)))
                 else:
                     # What lies beside it elsewhere is not looked for.
                     self._file = tifffile.TiffFile(self._opened, name=path.name, _multifile=False)
@@ -247,9 +249,10 @@ class TiffSource:
                 raise ImageError(f"{other}: truncated or damaged: as {self._path.name} says, {lost}; copy it again")
 
     def _companions(self, pages: Sequence[Any]) -> list[Path]:
-        """Find the files beside this one that planes of the image lie in."""
+        """Find the files beside this one that planes of the image, or its description, lie in."""
         files = {page.parent.filehandle.path for page in pages if page is not None}
-        return [Path(path) for path in sorted(files - {self._file.filehandle.path})]
+        described = {str(self._companion)} if self._companion is not None else set()
+        return [Path(path) for path in sorted((files | described) - {self._file.filehandle.path})]
 
     def _check_parts(self, pages: Sequence[Any]) -> None:
         """Refuse pages with fewer strips or tiles than their shape needs: tifffile would read zeros for the rest."""

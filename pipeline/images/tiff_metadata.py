@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from pipeline.errors import ImageError
+from pipeline.images.companions import with_companion
 from pipeline.images.micromanager import note_what_is_missing
 from pipeline.images.pipes import refuse_pipe
 from pipeline.images.slides import read_slide
@@ -101,7 +102,7 @@ def check_xml(path: AnyPath, file: tifffile.TiffFile) -> None:
 
     To be called before tifffile looks at the images, for then it follows what is written there.
     """
-    written = file.pages.first.description if file.pages else ""
+    written = (file.is_ome and file.ome_metadata) or (file.pages.first.description if file.pages else "")
     if "<OME" not in written[:4096] and not file.is_ome:
         return
     if "<!DOCTYPE" in written or "<!ENTITY" in written:
@@ -257,7 +258,8 @@ def describes_images(path: Path) -> bool:
     """Say whether a TIFF tells of images: of a set of OME-TIFFs, some files may only name the one that does."""
     import tifffile
 
-    with tifffile.TiffFile(path) as file:
+    file, _ = with_companion(path, tifffile.TiffFile(path))
+    with file:
         return not file.is_ome or bool(images_described(file))
 
 

@@ -8,6 +8,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from prefect.types.names import Name
+from pydantic import TypeAdapter
+
+from flows.service import Watch
+from pipeline.acquisitions.place import identity_of
+from pipeline.acquisitions.rules import WatchRules
+from pipeline.config import RunConfig
 
 STARTING = """
 import asyncio, sys
@@ -38,3 +45,23 @@ def test_what_a_killed_watcher_has_just_started_ends_with_it() -> None:
     for process in alive:
         process.kill()
     assert not alive
+
+
+def named(folder: Path, output: Path) -> str:
+    return Watch(folder, output, RunConfig(), WatchRules(), identity=identity_of(output)).name
+
+
+def test_watchers_of_folders_that_are_called_alike_have_deployments_of_their_own(tmp_path: Path) -> None:
+    one, two = (named(tmp_path / lab / "in", tmp_path / lab / "out") for lab in ("one", "two"))
+    assert one != two
+    assert one.startswith("in to out ")
+    assert one == named(tmp_path / "one" / "in", tmp_path / "one" / "out")
+
+
+@pytest.mark.parametrize("folder", ["in 50% a&b <x>", "in #1?", "a\\b", "caf\udce9", "x" * 250, "Zellkerne \u00e4"])
+def test_whatever_a_folder_is_called_its_deployment_has_a_name_that_prefect_takes(tmp_path: Path, folder: str) -> None:
+    name = named(tmp_path / folder, tmp_path / "out")
+    TypeAdapter(Name).validate_python(name)
+    name.encode()
+    assert not set(name) & set("/?#%\\")
+    assert len(name) < 200

@@ -298,6 +298,7 @@ def test_a_microscope_at_work(watched: Watched, tmp_path: Path) -> None:
     elsewhere.mkdir()
     tifffile.imwrite(elsewhere / "by-hand.tif", fields[7][:, ::-1])
     (elsewhere / "bad.tif").write_text("this is not an image\n")
+    tifffile.imwrite(elsewhere / "overnight.tif", fields[2][:, ::-1])
     write_plate(elsewhere / "plate.ome.zarr", [field[:100, :120] for field in fields[:2]], per_well=1)
     handed = subprocess.run(
         [BIN / "seamfree", "submit", elsewhere, folder / "last.tif", "-o", watched.output], env=watched.environment,
@@ -313,6 +314,18 @@ def test_a_microscope_at_work(watched: Watched, tmp_path: Path) -> None:
     assert lines["plate"].split()[1:3] == ["done", f"{plate.objects}"]
     assert lines["last"].split()[1] == "skipped"
     assert "there is a finished result" in lines["last"]
+
+    # One whose result would take another's place is refused, unless that is asked for; then the ledger knows.
+    assert lines["overnight"].split()[1] == "failed"
+    assert "there is a finished result of another image" in lines["overnight"]
+    assert watched.done("overnight")
+    subprocess.run(
+        [BIN / "seamfree", "submit", "--fresh", elsewhere / "overnight.tif", "-o", watched.output],
+        env=watched.environment, capture_output=True, text=True, check=True, timeout=DEADLINE,
+    )  # fmt: skip
+    (replaced,) = [each for each in watched.acquisitions() if each.name == "overnight"]
+    assert replaced.state == "cancelled"
+    assert str(elsewhere / "overnight.tif") in str(replaced.reason)
 
     # A second watcher is refused, and `status` lists what is in quarantine.
     second = subprocess.run(
