@@ -197,12 +197,12 @@ def test_a_failed_report_loses_nothing_and_is_made_later(
 ) -> None:
     tifffile.imwrite(tmp_path / "a.tif", load_fields()[0][:100, :120])
     out = tmp_path / "out"
-    (out / "a.report.html" / "in the way").mkdir(parents=True)
+    (out / ".a.report.html.tmp" / "in the way").mkdir(parents=True)
     finished = run(tmp_path / "a.tif", out, config)
     assert "its report could not be made" in caplog.text
-    assert sorted(path.name for path in out.iterdir()) == ["a.ome.zarr", "a.report.html", "run-summary.json"]
-    (out / "a.report.html" / "in the way").rmdir()
-    (out / "a.report.html").rmdir()
+    assert sorted(path.name for path in out.iterdir()) == [".a.report.html.tmp", "a.ome.zarr", "run-summary.json"]
+    (out / ".a.report.html.tmp" / "in the way").rmdir()
+    (out / ".a.report.html.tmp").rmdir()
     (report,) = segment(tmp_path / "a.tif", out, config)
     assert report.status == "skipped"
     assert "How it came about" in Page(report_path(finished)).text
