@@ -7,7 +7,7 @@ import os
 
 from pipeline.errors import ClusterError
 
-__all__ = ["POSTPONED", "REPLACED", "SKIPPED", "WATCHER", "can_be_recorded", "named", "prepare_environment"]
+__all__ = ["POSTPONED", "REPLACED", "SKIPPED", "WATCHER", "named", "prepare_environment"]
 
 POSTPONED = "Postponed"
 """Name of the state of a run that crashed for the place of its result, which was full, away, or held by another run."""
@@ -53,12 +53,3 @@ def named(error: Exception) -> Exception:
             f"Prefect's server cannot be reached ({kind}); what is done is kept: run again, or use --direct"
         )
     return error
-
-
-def can_be_recorded(name: str) -> bool:
-    """Say whether Prefect can send a name to its server: as UTF-8."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -7,9 +7,10 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from flows.environment import can_be_recorded, named, prepare_environment
+from flows.environment import named, prepare_environment
 from pipeline.acquisitions.place import served_by
 from pipeline.errors import ConfigError
+from pipeline.printing import is_unicode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,7 @@ def segment_with_prefect(inputs: list[str], output: str, config: RunConfig, *, f
         If Prefect's server does not start or cannot be reached.
     """
     for path in (*inputs, output):
-        if not can_be_recorded(path):
+        if not is_unicode(path):
             raise ConfigError(f"{path}: a name that is not UTF-8 cannot be recorded; rename it, or use --direct")
     from pipeline.batch import check_batch
 
@@ -109,7 +110,7 @@ def watch_with_prefect(
 ) -> None:
     """Serve deployments that segment each finished acquisition of a folder once; see `flows.service.Watch`."""
     for place in (folder.absolute(), output.absolute()):
-        if not can_be_recorded(str(place)):
+        if not is_unicode(str(place)):
             raise ConfigError(f"{place}: a name that is not UTF-8 cannot be recorded; rename it")
     prepare_environment()
     from flows.service import Watch, watch

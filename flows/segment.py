@@ -22,7 +22,7 @@ from prefect.states import Completed, Crashed, Failed
 from prefect.utilities.timeout import timeout
 from pydantic import Field
 
-from flows.environment import POSTPONED, REPLACED, SKIPPED, can_be_recorded, named
+from flows.environment import POSTPONED, REPLACED, SKIPPED, named
 from flows.notify import announce
 from flows.placing import Place, at, given_place, own_place
 from flows.telling import as_code, as_text, publish_outcome, recordable, showing_progress
@@ -49,7 +49,7 @@ from pipeline.images.discover import InputImage, images_in
 from pipeline.images.plates import is_plate, read_plate
 from pipeline.planning import Intent, RunPlan
 from pipeline.plates import finish_plates, hold_plates
-from pipeline.printing import in_one_line, unexpected
+from pipeline.printing import in_one_line, is_unicode, unexpected
 from pipeline.progress import ImageFinished, ImageStarted, tell
 from pipeline.remote.paths import to_path
 from pipeline.run import ImageReport, claim, finished, is_outdated, prepare, prepare_anew
@@ -255,7 +255,7 @@ def _attempt(image: InputImage, output: str, config: RunConfig, *, fresh: bool, 
     """Segment one image of several in a run of its own; that it fails never stops the others."""
     began = perf_counter()
     try:
-        if not can_be_recorded(image.path):
+        if not is_unicode(image.path):
             raise ImageError(  # noqa: TRY301 (told like whatever else is wrong with an image)
                 f"{image.path}: a name that is not UTF-8 cannot be recorded; rename it, or use --direct"
             )

@@ -15,10 +15,11 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import run_deployment
 from prefect.exceptions import PrefectException
 
-from flows.environment import SKIPPED, can_be_recorded
+from flows.environment import SKIPPED
 from pipeline.acquisitions.place import watch_hold
 from pipeline.errors import ClusterError, ConfigError
 from pipeline.images.discover import discover, with_whole_plates
+from pipeline.printing import is_unicode
 from pipeline.progress import ImageFinished, ImageStarted, tell
 from pipeline.remote.paths import to_path
 from pipeline.run import ImageReport
@@ -72,7 +73,7 @@ def submit(inputs: Sequence[str], deployment: str, *, fresh: bool) -> list[tuple
     """
     images = with_whole_plates(discover(inputs))
     for image in images:
-        if not can_be_recorded(image.path):
+        if not is_unicode(image.path):
             raise ConfigError(f"{image.path}: a name that is not UTF-8 cannot be recorded; rename it")
     scheduled: list[tuple[InputImage, UUID]] = []
     for image in images:

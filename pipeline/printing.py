@@ -9,7 +9,7 @@ from copy import copy
 
 from pipeline.remote.addresses import without_secrets
 
-__all__ = ["PlainFormatter", "in_one_line", "printable", "short", "unexpected"]
+__all__ = ["PlainFormatter", "in_one_line", "is_unicode", "printable", "short", "unexpected"]
 
 _OBEYED = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 """Unicode categories that do something instead of being seen: controls, directions of writing, ends of lines."""
@@ -61,3 +61,12 @@ class PlainFormatter(logging.Formatter):
         shown = copy(record)
         shown.msg, shown.args = printable(record.getMessage()), None
         return super().format(shown)
+
+
+def is_unicode(name: str) -> bool:
+    """Say whether a name can be written as UTF-8, which names of files need not be."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

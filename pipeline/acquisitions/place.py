@@ -17,9 +17,11 @@ __all__ = [
     "check_folders",
     "identity_of",
     "ledger_of",
+    "note_trouble",
     "place_of",
     "run_hold",
     "served_by",
+    "trouble_of",
     "watch_hold",
 ]
 

@@ -20,7 +20,7 @@ from pipeline.acquisitions.postponing import why_not_writable
 from pipeline.acquisitions.readiness import Broken, Ready, examine, fingerprint, why_held_back
 from pipeline.errors import ImageError, SeamfreeError
 from pipeline.images.discover import images_below
-from pipeline.printing import in_one_line, unexpected
+from pipeline.printing import in_one_line, is_unicode, unexpected
 from pipeline.stores.hold import is_held
 from pipeline.stores.publish import count_objects
 
@@ -195,14 +195,6 @@ def _examined(path: str, order: Scan) -> Ready | Broken:
         return Broken(in_one_line(str(error)) if isinstance(error, SeamfreeError) else unexpected(error))
 
 
-def _is_unicode(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 @dataclass(frozen=True, slots=True)
 class _Look:
     """A look at one file or folder after the other.
@@ -239,7 +231,7 @@ class _Look:
             self.found.growing.append(path)
             # A clock that was put back would have it wait until it is what it was.
             return [replace(before, since=min(before.since, now))]
-        if not _is_unicode(path):
+        if not is_unicode(path):
             return [self._put_off(before, f"{path}: a name that is not UTF-8 cannot be recorded; rename it")]
         if reason := why_held_back(Path(path), self.order.rules):
             # For as long as it takes: that it is over changes nothing in the file, so nothing would end a quarantine.

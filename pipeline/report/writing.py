@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pipeline.errors import PlanError, StoreError
 from pipeline.images.plates import is_plate
 from pipeline.results import PlateResult, open_result
+from pipeline.stores.publish import not_ours
 
 if TYPE_CHECKING:
     from pipeline.planning import RunPlan
@@ -154,7 +155,7 @@ def refuse_foreign_report(path: Path) -> None:
                     return
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror or error}); choose another -o") from error
-    raise StoreError(f"{path}: there is something that seamfree has not made; choose another -o, or move it away")
+    raise not_ours(path)
 
 
 def drop_report(result: Path) -> None:

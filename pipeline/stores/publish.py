@@ -26,6 +26,7 @@ __all__ = [
     "is_complete",
     "is_leftover",
     "leftovers",
+    "not_ours",
     "note_damage",
     "noted_damage",
     "publish",
@@ -231,6 +232,11 @@ def is_complete(partial: Path, notes: str) -> bool:
     return (partial / PROVENANCE).is_file() and not (partial / notes).exists()
 
 
+def not_ours(path: Path) -> StoreError:
+    """Give the error that tells of what has a name of seamfree's and was not made by it."""
+    return StoreError(f"{path}: there is something that seamfree has not made; choose another -o, or move it away")
+
+
 def refuse_foreign(final: Path) -> None:
     """Refuse to replace what is no result of seamfree.
 
@@ -240,7 +246,7 @@ def refuse_foreign(final: Path) -> None:
         If there is something of that name that seamfree has not made.
     """
     if os.path.lexists(final) and not (final / PROVENANCE).is_file():
-        raise StoreError(f"{final}: there is something that seamfree has not made; choose another -o, or move it away")
+        raise not_ours(final)
 
 
 _MADE = {
@@ -267,7 +273,7 @@ def refuse_foreign_partial(partial: Path) -> None:
         if not names - _MADE:
             return
         held = partial / min(names - _MADE)
-    raise StoreError(f"{held}: there is something that seamfree has not made; move it away, or choose another -o")
+    raise not_ours(held)
 
 
 def publish(
@@ -374,7 +380,7 @@ def _refuse_foreign_aside(aside: Path) -> None:
     if os.path.lexists(aside) and (
         aside.is_symlink() or not aside.is_dir() or {path.name for path in aside.iterdir()} - {_NOTES, _REPLACED}
     ):
-        raise StoreError(f"{aside}: there is something that seamfree has not made; move it away, or choose another -o")
+        raise not_ours(aside)
 
 
 def _clear(aside: Path) -> None:

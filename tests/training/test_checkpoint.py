@@ -7,11 +7,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from pipeline.config import load_config
 from pipeline.errors import StoreError
@@ -19,22 +17,9 @@ from pipeline.models.unet import UNet
 from pipeline.training.checkpoint import CHECKPOINT_FILE, Checkpoint, describe_training
 from pipeline.training.data import Field, load_fields
 from pipeline.training.train import TrainConfig, train_network
-from tests.training.fields import write_config, write_data
+from tests.training.fields import write_config
 
 BIN = Path(sys.executable).parent / "seamfree"
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """A training sets the number of torch's threads, for the whole process."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,22 +19,9 @@ from pipeline.training.evaluate import Agreement
 from pipeline.training.publish import make_card, train_model
 from pipeline.training.train import TrainConfig, agreement_by_group, train_network
 from tests.benchmarks.accuracy import held_out_agreement, summarise
-from tests.training.fields import HELD_OUT, write_config, write_data
+from tests.training.fields import HELD_OUT, write_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def threads() -> Iterator[None]:
-    """A training sets the number of torch's threads, for the whole process."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

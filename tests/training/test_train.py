@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,22 +21,9 @@ from pipeline.training.data import Field, load_fields
 from pipeline.training.evaluate import Agreement
 from pipeline.training.train import TrainConfig, agreement_by_group, train_network
 from tests.fields import DATA
-from tests.training.fields import write_config, write_data
+from tests.training.fields import write_config
 
 BIN = Path(sys.executable).parent / "seamfree"
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """A training sets the number of torch's threads, for the whole process."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("data"))
 
 
 def make_config(tmp_path: Path, **changes: object) -> TrainConfig:
