@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pipeline.errors import ModelError
 from pipeline.models.constants import Constants, value_of
+from pipeline.models.fusing import fold_normalisation, fuses_rectification, growth, rectified
 from pipeline.models.passes import Symmetry, rescale, stitch
 from pipeline.models.streaming import StreamedUNet
 from pipeline.models.unet import PairwisePool, UNet
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.models.library import LoadedModel
     from pipeline.models.rescaling import Rescaling
 
-__all__ = ["Prediction", "Predictor", "fold_normalisation", "limit_threads"]
+__all__ = ["Prediction", "Predictor", "limit_threads"]
 
 _TYPES: dict[Precision, torch.dtype] = {
     "float32": torch.float32,
@@ -44,38 +44,6 @@ def limit_threads(number: int) -> None:
     One for each Dask thread makes the result independent of the machine's load and number of cores.
     """
     torch.set_num_threads(number)
-
-
-def fold_normalisation(network: nn.Module) -> nn.Module:
-    """Fold each batch normalisation with fixed statistics into the convolution before it.
-
-    Parameters
-    ----------
-    network : nn.Module
-        In evaluation mode; changed in place.
-
-    Returns
-    -------
-    nn.Module
-        The same network, with one operation where there were two.
-    """
-    for block in network.modules():
-        if not isinstance(block, nn.Sequential):
-            continue
-        layers = list(block)
-        folded: list[nn.Module] = []
-        for layer in layers:
-            if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d) and folded:
-                convolution = folded[-1]
-                if isinstance(convolution, nn.Conv2d | nn.Conv3d):
-                    folded[-1] = fuse_conv_bn_eval(convolution, layer)
-                    continue
-            folded.append(layer)
-        if len(folded) != len(layers):
-            for name in list(block._modules):
-                del block._modules[name]
-            block.extend(folded)
-    return network
 
 
 class Prediction(NamedTuple):
@@ -138,11 +106,17 @@ class Predictor:
         network = model.network.double()
         if isinstance(network, UNet):
             fold_normalisation(network)
+            self._growth = growth(network)
             if self.device.type == "cpu":
                 network.pool = PairwisePool()
-            if network.config.in_slabs(self.device.type):
-                network = StreamedUNet(network)
         self._network = network.to(device=self.device, dtype=self.dtype, memory_format=layout)  # type: ignore[call-overload]
+        self._faster: nn.Module | None = None
+        if isinstance(network, UNet):
+            if fuses_rectification(self.device.type, self.dtype):
+                self._faster = rectified(network)
+            if network.config.in_slabs(self.device.type):
+                self._network = StreamedUNet(network)
+                self._faster = StreamedUNet(self._faster) if isinstance(self._faster, UNet) else None
         self._turn = Lock()
         self._constants: Constants[tuple[Tensor, Tensor]] = Constants()
         if self.device.type == "cuda":
@@ -152,8 +126,17 @@ class Predictor:
             torch.backends.cudnn.deterministic = True
 
     def _run(self, image: Tensor) -> Tensor:
-        given: Tensor = self._network(image.contiguous(memory_format=self._layout))
+        image = image.contiguous(memory_format=self._layout)
+        network = self._faster if self._faster is not None and self._stays_finite(image) else self._network
+        given: Tensor = network(image)
         return given
+
+    def _stays_finite(self, image: Tensor) -> bool:
+        """Tell whether no number in a U-Net can leave the range of its numbers; not so where the image has others."""
+        slope, offset = self._growth
+        # Both are NaN where one pixel is, and NaN is below nothing.
+        largest = max(abs(float(extreme)) for extreme in torch.aminmax(image))
+        return slope * largest + offset < torch.finfo(self.dtype).max / 2
 
     def _forward(self, image: Tensor) -> Tensor:
         """Give what the network says of an image: (1, channels, [Z,] Y, X); on the device.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from torch import nn
 from pipeline.errors import ModelError
 from pipeline.models.architecture import Precision, UNetConfig
 from pipeline.models.library import load_model
-from pipeline.models.predictor import Predictor, fold_normalisation, limit_threads
+from pipeline.models.predictor import Predictor, limit_threads
 from pipeline.models.unet import PairwisePool, UNet
 from tests.random_models import random_network, save_random_model
 
@@ -82,29 +81,6 @@ def test_of_equal_scores_the_lowest_class_wins(tmp_path: Path) -> None:
     assert scores is not None
     np.testing.assert_array_equal(scores[1], scores[2])
     assert (classes == 1).all()
-
-
-@pytest.mark.parametrize("dims", [2, 3])
-def test_folding_changes_nothing_but_rounding_and_leaves_no_normalisation(dims: int) -> None:
-    config = UNetConfig.model_validate({"dims": dims, "depth": 1, "base_channels": 3, "norm": "batch"})
-    network = random_network(config).double()
-    image = torch.from_numpy(window_of(config))[None]
-    with torch.inference_mode():
-        before = network(image)
-        folded = fold_normalisation(copy.deepcopy(network))
-        assert (folded(image) - before).abs().max() < 1e-12
-    assert before.std() > 0.01
-    kinds = {type(module).__name__ for module in folded.modules()}
-    assert not {kind for kind in kinds if kind.startswith("BatchNorm")}
-    assert any(type(module).__name__.startswith("BatchNorm") for module in network.modules())
-
-
-def test_folding_leaves_a_network_without_normalisation_as_it_is() -> None:
-    network = random_network(UNetConfig(depth=1, base_channels=2))
-    before = {name: weight.clone() for name, weight in network.state_dict().items()}
-    after = fold_normalisation(network).state_dict()
-    assert after.keys() == before.keys()
-    assert all(torch.equal(after[name], before[name]) for name in before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.models.architecture import UNetConfig
-from pipeline.models.predictor import fold_normalisation
+from pipeline.models.fusing import fold_normalisation
 from pipeline.models.streaming import StreamedUNet
 from pipeline.models.unet import UNet
 

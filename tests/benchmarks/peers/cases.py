@@ -92,8 +92,8 @@ def prepare(folder: Path, name: str, shape: tuple[int, ...]) -> None:
 
 def bundled_network() -> UNet:
     """Give the bundled model's network with its normalisation folded, and with nuclei as the last class."""
+    from pipeline.models.fusing import fold_normalisation
     from pipeline.models.library import DEFAULT_MODEL, load_model
-    from pipeline.models.predictor import fold_normalisation
 
     folded = fold_normalisation(load_model(DEFAULT_MODEL).network.double()).float().state_dict()
     for part in ("head.weight", "head.bias"):

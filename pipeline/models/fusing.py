@@ -1,0 +1,171 @@
+"""Fewer operations for the same network: what follows a convolution becomes part of it."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+if TYPE_CHECKING:
+    from pipeline.models.unet import UNet
+
+__all__ = ["RectifiedConvolution", "fold_normalisation", "fuses_rectification", "growth", "rectified"]
+
+
+def fold_normalisation(network: nn.Module) -> nn.Module:
+    """Fold each batch normalisation with fixed statistics into the convolution before it.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In evaluation mode; changed in place.
+
+    Returns
+    -------
+    nn.Module
+        The same network, with one operation where there were two.
+    """
+    for block in network.modules():
+        if not isinstance(block, nn.Sequential):
+            continue
+        folded: list[nn.Module] = []
+        for layer in block:
+            if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm3d) and folded:
+                convolution = folded[-1]
+                if isinstance(convolution, nn.Conv2d | nn.Conv3d):
+                    folded[-1] = fuse_conv_bn_eval(convolution, layer)
+                    continue
+            folded.append(layer)
+        _exchange(block, folded)
+    return network
+
+
+class RectifiedConvolution(nn.Module):
+    """A convolution and the ReLU after it in one operation of oneDNN: its output goes through memory once, not twice.
+
+    The numbers are those of the two, one after the other, where all are finite; but oneDNN makes 0 of what is not a
+    number, so that an overflow before it could go unseen. For evaluation on a CPU only.
+
+    Parameters
+    ----------
+    convolution : Conv2d or Conv3d
+        Of stride, dilation and groups 1, padded with zeros or not at all; its weights are taken over.
+    """
+
+    def __init__(self, convolution: nn.Conv2d | nn.Conv3d) -> None:
+        super().__init__()
+        self.weight, self.bias = convolution.weight, convolution.bias
+        self.padding = tuple(int(edge) for edge in convolution.padding)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Convolve and rectify.
+
+        Parameters
+        ----------
+        image : Tensor
+            Batch, channels, then YX or ZYX; channels last in memory.
+        """
+        return self.padded(image, self.padding)
+
+    def padded(self, image: Tensor, padding: tuple[int, ...]) -> Tensor:
+        """Do it with so many zeros at both ends of each spatial axis."""
+        ones = [1] * len(padding)
+        found: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            image, self.weight, self.bias, list(padding), ones, ones, 1, "relu", [], ""
+        )
+        return found
+
+
+def fuses_rectification(device: str, dtype: torch.dtype) -> bool:
+    """Say whether this machine's torch has that operation for a kind of device and numbers.
+
+    It is what torch's own compiler makes of the two. Of the numbers that oneDNN knows, processors compute some.
+    """
+    if device != "cpu" or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
+
+
+def rectified(network: UNet) -> UNet:
+    """Give the network with one operation for each convolution that a ReLU follows; both have the same weights.
+
+    Parameters
+    ----------
+    network : UNet
+        In evaluation mode; left as it is.
+
+    Returns
+    -------
+    UNet
+        The faster one, for finite numbers only: see `growth`.
+    """
+    faster = copy.deepcopy(network, {id(weights): weights for weights in network.parameters()})
+    for block in faster.modules():
+        if not isinstance(block, nn.Sequential):
+            continue
+        fused: list[nn.Module] = []
+        for layer in block:
+            if isinstance(layer, nn.ReLU) and fused and isinstance(fused[-1], nn.Conv2d | nn.Conv3d):
+                fused[-1] = RectifiedConvolution(fused[-1])
+            else:
+                fused.append(layer)
+        _exchange(block, fused)
+    return faster
+
+
+def growth(network: UNet) -> tuple[float, float]:
+    """Bound what a U-Net's numbers can grow to, by the weights alone.
+
+    Parameters
+    ----------
+    network : UNet
+        Without normalisation, as `fold_normalisation` leaves it.
+
+    Returns
+    -------
+    slope, offset : float
+        No number in it, partial sums included, exceeds ``slope * largest + offset`` in magnitude, where `largest` is
+        the largest magnitude of the input.
+    """
+    slope, offset, most = 1.0, 0.0, (1.0, 0.0)
+    copies: list[tuple[float, float]] = []
+
+    def through(layers: nn.Module) -> None:
+        nonlocal slope, offset, most
+        for layer in layers.modules():
+            if isinstance(layer, nn.Conv2d | nn.Conv3d):
+                gain = layer.weight.detach().double().abs().flatten(1).sum(1)
+            elif isinstance(layer, nn.ConvTranspose2d | nn.ConvTranspose3d):
+                # Kernels that do not overlap: each output pixel has one tap.
+                gain = layer.weight.detach().double().abs().sum(0)
+            else:
+                continue
+            bias = 0.0 if layer.bias is None else float(layer.bias.detach().double().abs().max())
+            slope, offset = slope * float(gain.max()), offset * float(gain.max()) + bias
+            most = max(most[0], slope), max(most[1], offset)
+
+    for level, block in enumerate(network.down):
+        through(block)
+        if level < network.config.depth:
+            copies.append((slope, offset))
+    for upsample, merge in zip(network.up, network.merge, strict=True):
+        through(upsample)
+        beside = copies.pop()
+        slope, offset = max(slope, beside[0]), max(offset, beside[1])
+        through(merge)
+    through(network.head)
+    return most
+
+
+def _exchange(block: nn.Sequential, layers: list[nn.Module]) -> None:
+    """Give a block other layers, numbered anew, where there are fewer."""
+    if len(layers) == len(block):
+        return
+    for name in list(block._modules):
+        del block._modules[name]
+    block.extend(layers)
