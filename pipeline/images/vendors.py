@@ -25,6 +25,9 @@ __all__ = ["BioioSource", "is_of_a_vendor"]
 _EXTRAS = {".czi": "czi", ".nd2": "nd2", ".lif": "lif"}
 """Which extra of seamfree reads files of a suffix."""
 
+_BY_PLANES: dict[str, dict[str, Any]] = {".czi": {"chunk_dims": ["Y", "X"]}, ".lif": {"chunk_dims": ["Y", "X"]}}
+"""What makes a plugin read plane by plane; that for ND2 does so always, and takes no such argument."""
+
 
 def is_of_a_vendor(path: Path) -> bool:
     """Say whether a file is of a kind that bioio reads, by its name."""
@@ -58,7 +61,7 @@ class BioioSource:
                 import bioio
 
                 __import__(f"bioio_{extra}")
-                self._image: Any = bioio.BioImage(path, chunk_dims=["Y", "X"])
+                self._image: Any = bioio.BioImage(path, **_BY_PLANES.get(path.suffix.lower(), {}))
                 self._open(series or 0)
                 self._info = self._describe(stat.st_size, stat.st_mtime_ns)
         except ImportError as error:
@@ -112,7 +115,9 @@ class BioioSource:
             pixel_size=tuple(known.get(axis, 1.0) for axis in AXES),  # type: ignore[arg-type]
             units=tuple("micrometer" if axis in known else None for axis in AXES),  # type: ignore[arg-type]
             translation=(0.0,) * 5,
-            channel_names=names if len(names) == shape[1] else tuple(f"channel {at}" for at in range(shape[1])),
+            channel_names=tuple(
+                (names[at].strip() if len(names) == shape[1] else "") or f"channel {at}" for at in range(shape[1])
+            ),
             block=tuple(int(edge) for edge in chunks),  # type: ignore[arg-type]
             size_bytes=size,
             modified_ns=modified,
