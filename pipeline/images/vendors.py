@@ -90,10 +90,35 @@ class BioioSource:
         if not 0 <= number < len(scenes):
             raise ImageError(f"{self._path}: there is no series {number}; the file holds {len(scenes)}, counted from 0")
         self._image.set_scene(number)
+        self._check_axes(number)
         self._samples = "S" in self._image.dims.order
         if self._samples and self._image.dims.C > 1:
             raise ImageError(f"{self._path}: {self._image.dims.C} channels of colours each are not understood")
         self._pixels = self._image.get_image_dask_data("TSZYX" if self._samples else AXES)
+
+    def _check_axes(self, number: int) -> None:
+        """Refuse what has more axes than are read: plugins would take the first of each, or fail plane by plane."""
+        sizes = dict(zip(self._image.dims.order, self._image.dims.shape, strict=True))
+        frame = "YX"
+        if self._path.suffix.lower() == ".lif":
+            import liffile
+
+            # The plugin leaves axes that it does not know out.
+            with liffile.LifFile(self._path) as file:
+                image = file.images[number]
+                sizes = {**image.sizes, **sizes}
+                frame = "".join(image.dims).rstrip("S")[-2:]
+        others = [f"{axis} of length {length}" for axis, length in sizes.items() if axis not in "TCZYXS" and length > 1]
+        if others:
+            raise ImageError(
+                f"{self._path}: series {number} has an axis that is not understood ({', '.join(others)}); export the "
+                "part that is wanted as OME-TIFF"
+            )
+        if frame != "YX":
+            raise ImageError(
+                f"{self._path}: series {number} is a scan of {frame} planes, which is not understood; export it as "
+                "OME-TIFF"
+            )
 
     def _describe(self, size: int, modified: int) -> ImageInfo:
         shape = tuple(int(length) for length in self._pixels.shape)
