@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,3 +40,15 @@ def test_layers_have_pixels_places_colours_and_measurements(nuclei: Path) -> Non
         colour = np.array(OBJECT_COLOURS[label % len(OBJECT_COLOURS)]) / 255
         np.testing.assert_allclose(objects.get_color(label)[:3], colour, atol=1e-6)
     assert objects.colormap.map(0)[3] == 0
+
+
+def test_the_example_of_the_readme_runs(nuclei: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the window, which needs OpenGL: the viewer's model takes its place."""
+    pytest.importorskip("napari", reason="napari is not installed: pip install 'napari[all]'")
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = (each for each in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "import napari" in each)
+    shutil.copytree(nuclei, tmp_path / "results" / "a.ome.zarr")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code.replace("napari.Viewer()", "napari.components.ViewerModel()").replace("napari.run()", ""), names)
+    assert names["viewer"].layers["objects"].contour == 2
