@@ -25,6 +25,9 @@ __all__ = ["BioioSource", "is_of_a_vendor"]
 _EXTRAS = {".czi": "czi", ".nd2": "nd2", ".lif": "lif"}
 """Which extra of seamfree reads files of a suffix."""
 
+_BY_PLANES: dict[str, dict[str, Any]] = {".czi": {"chunk_dims": ["Y", "X"]}, ".lif": {"chunk_dims": ["Y", "X"]}}
+"""What makes a plugin read plane by plane; that for ND2 does so always, and takes no such argument."""
+
 
 def is_of_a_vendor(path: Path) -> bool:
     """Say whether a file is of a kind that bioio reads, by its name."""
@@ -58,7 +61,7 @@ class BioioSource:
                 import bioio
 
                 __import__(f"bioio_{extra}")
-                self._image: Any = bioio.BioImage(path, chunk_dims=["Y", "X"])
+                self._image: Any = bioio.BioImage(path, **_BY_PLANES.get(path.suffix.lower(), {}))
                 self._open(series or 0)
                 self._info = self._describe(stat.st_size, stat.st_mtime_ns)
         except ImportError as error:
@@ -87,10 +90,35 @@ class BioioSource:
         if not 0 <= number < len(scenes):
             raise ImageError(f"{self._path}: there is no series {number}; the file holds {len(scenes)}, counted from 0")
         self._image.set_scene(number)
+        self._check_axes(number)
         self._samples = "S" in self._image.dims.order
         if self._samples and self._image.dims.C > 1:
             raise ImageError(f"{self._path}: {self._image.dims.C} channels of colours each are not understood")
         self._pixels = self._image.get_image_dask_data("TSZYX" if self._samples else AXES)
+
+    def _check_axes(self, number: int) -> None:
+        """Refuse what has more axes than are read: plugins would take the first of each, or fail plane by plane."""
+        sizes = dict(zip(self._image.dims.order, self._image.dims.shape, strict=True))
+        frame = "YX"
+        if self._path.suffix.lower() == ".lif":
+            import liffile
+
+            # The plugin leaves axes that it does not know out.
+            with liffile.LifFile(self._path) as file:
+                image = file.images[number]
+                sizes = {**image.sizes, **sizes}
+                frame = "".join(image.dims).rstrip("S")[-2:]
+        others = [f"{axis} of length {length}" for axis, length in sizes.items() if axis not in "TCZYXS" and length > 1]
+        if others:
+            raise ImageError(
+                f"{self._path}: series {number} has an axis that is not understood ({', '.join(others)}); export the "
+                "part that is wanted as OME-TIFF"
+            )
+        if frame != "YX":
+            raise ImageError(
+                f"{self._path}: series {number} is a scan of {frame} planes, which is not understood; export it as "
+                "OME-TIFF"
+            )
 
     def _describe(self, size: int, modified: int) -> ImageInfo:
         shape = tuple(int(length) for length in self._pixels.shape)
@@ -112,7 +140,9 @@ class BioioSource:
             pixel_size=tuple(known.get(axis, 1.0) for axis in AXES),  # type: ignore[arg-type]
             units=tuple("micrometer" if axis in known else None for axis in AXES),  # type: ignore[arg-type]
             translation=(0.0,) * 5,
-            channel_names=names if len(names) == shape[1] else tuple(f"channel {at}" for at in range(shape[1])),
+            channel_names=tuple(
+                (names[at].strip() if len(names) == shape[1] else "") or f"channel {at}" for at in range(shape[1])
+            ),
             block=tuple(int(edge) for edge in chunks),  # type: ignore[arg-type]
             size_bytes=size,
             modified_ns=modified,

@@ -20,7 +20,7 @@ def _block(content: bytes) -> bytes:
     return struct.pack("<II", 0x70, len(content)) + content
 
 
-def write_lif(path: Path, images: Mapping[str, NDArray[Any]], size: Sequence[float]) -> None:
+def write_lif(path: Path, images: Mapping[str, NDArray[Any]], size: Sequence[float], axes: str = "XYZ") -> None:
     """Write images of one file.
 
     Parameters
@@ -31,6 +31,8 @@ def write_lif(path: Path, images: Mapping[str, NDArray[Any]], size: Sequence[flo
         By name, CZYX, uint16, of up to two channels.
     size : sequence of float
         Of a pixel along Z, Y and X, in micrometers.
+    axes : str
+        What the file says that its axes are, from the fastest: of X, Y, Z, T and λ, a wavelength.
     """
     elements, pixels = "", b""
     for number, (name, image) in enumerate(images.items(), 1):
@@ -43,7 +45,7 @@ def write_lif(path: Path, images: Mapping[str, NDArray[Any]], size: Sequence[flo
             for channel in range(channels)
         )
         dimensions = "".join(
-            f'<DimensionDescription DimID="{at}" NumberOfElements="{count}" Origin="0" '
+            f'<DimensionDescription DimID="{"XYZTλ".index(axes[at - 1]) + 1}" NumberOfElements="{count}" Origin="0" '
             f'Length="{(count - 1) * edge * 1e-6}" Unit="m" BitInc="0" BytesInc="{step}"/>'
             for at, (count, edge, step) in enumerate(zip((width, height, depth), reversed(size), steps, strict=True), 1)
             if at < 3 or count > 1

@@ -68,3 +68,20 @@ def test_a_lif_is_read_plane_by_plane_with_what_leica_says_of_it(tmp_path: Path)
     (tmp_path / "b.lif").write_bytes((tmp_path / "a.lif").read_bytes()[:700])
     with pytest.raises(ImageError, match=r"b\.lif: cannot be read"):
         open_image(tmp_path / "b.lif")
+
+
+@pytest.mark.parametrize(
+    ("axes", "told"),
+    [
+        ("XYλ", "series 0 has an axis that is not understood (λ of length 3); export the part that is wanted"),
+        ("XZY", "series 0 is a scan of ZX planes, which is not understood; export it as OME-TIFF"),
+    ],
+)
+def test_a_lif_of_wavelengths_or_of_upright_planes_is_refused_when_it_is_opened(
+    tmp_path: Path, axes: str, told: str
+) -> None:
+    """Not when its pixels are read, and not with a part of them."""
+    write_lif(tmp_path / "a.lif", {"one": pixels((2, 3, 60, 90))}, (1.0, 0.3, 0.2), axes)
+    with pytest.raises(ImageError) as caught:
+        open_image(tmp_path / "a.lif")
+    assert told in str(caught.value)
