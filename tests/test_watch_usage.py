@@ -61,6 +61,25 @@ def test_folders_that_cannot_be_watched_are_refused(tmp_path: Path) -> None:
     assert list((tmp_path / "in").iterdir()) == []
 
 
+def test_status_tells_where_results_are_now_also_as_json(tmp_path: Path) -> None:
+    """The folder of results may have been moved, and results be taken away: a program is told what a person is."""
+    before, now = tmp_path / "before", tmp_path / "now"
+    with AcquisitionLedger(ledger_of(before)) as ledger:
+        for name in ("here", "taken"):
+            held = ledger.claim(name, "recipe", f"/in/{name}.tif", name, 1.0)
+            assert held is not None
+            ledger.change(held, replace(held, state="done", result=str(before / f"{name}.ome.zarr"), objects=3))
+    before.rename(now)
+    (now / "here.ome.zarr").mkdir()
+    command: list[str | Path] = [BIN, "status", now, "--json"]
+    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout)
+    facts = {each["name"]: each for each in told["acquisitions"]}
+    assert facts["here"]["result"] == str(now / "here.ome.zarr")
+    assert facts["here"]["reason"] is None
+    assert facts["taken"]["result"] is None
+    assert "is not there any more" in facts["taken"]["reason"]
+
+
 def test_status_tells_what_is_wrong_and_changes_nothing(tmp_path: Path) -> None:
     with AcquisitionLedger(ledger_of(tmp_path)) as ledger:
         held = ledger.claim("content", "recipe", "/in/a.tif", "a", 1.0)
