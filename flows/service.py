@@ -37,9 +37,10 @@ from pipeline.acquisitions.place import (
     trouble_of,
     watch_hold,
 )
+from pipeline.acquisitions.postponing import why_not_writable
 from pipeline.engine.cluster import client_environment
 from pipeline.engine.parent import dies_with_parent
-from pipeline.errors import ClusterError, ConfigError
+from pipeline.errors import ClusterError, ConfigError, StoreError
 from pipeline.remote.addresses import without_secrets
 from pipeline.site import join_cluster
 from pipeline.stores.hold import hold, is_held
@@ -135,13 +136,15 @@ def watch(wanted: Watch) -> None:
     ConfigError
         If the folder is not there or lies in the output, or the output cannot be used.
     StoreError
-        If another watcher is at work on the output.
+        If another watcher is at work on the output, or it cannot be written to.
     ClusterError
         If Prefect's server does not start or answer.
     """
     check_folders(wanted.folder, wanted.output)
     _check_cron(wanted.cron)
     place = place_of(wanted.output)
+    if (reason := why_not_writable(wanted.output)) is not None:
+        raise StoreError(reason)
     wanted = replace(wanted, identity=identity_of(wanted.output))
     # On the server of a lab, its own rules hold.
     kept = None if os.environ.get("PREFECT_API_URL") else wanted.keep_runs
@@ -321,7 +324,8 @@ def _keep_records_tidy(scan: str, segmenting: str, output: Path, kept: int | Non
     told: str | None = None
     while not pause.wait(_PAUSE):
         lost = _free_scans(scan, output, _LOST)
-        if (trouble := lost or trouble_of(output)) != told:
+        # What keeps results from being written keeps the server, and scans, from their work, too.
+        if (trouble := why_not_writable(output) or lost or trouble_of(output)) != told:
             log.warning("%s", trouble or "the folder is looked through again")
             told = trouble
         if kept is None:
