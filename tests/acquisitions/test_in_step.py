@@ -160,3 +160,15 @@ def test_a_ledger_that_was_removed_with_the_results_has_all_segmented_again(plac
     assert place.settle().started == ["a"]
     assert len(place.runs.asked) == 2
     assert place.scan().running == ["a"]
+
+
+def test_a_recipe_is_another_one_when_what_labels_depend_on_has_changed_in_the_card(tmp_path: Path) -> None:
+    model = save_threshold_model(tmp_path / "model", 2)
+    card = tmp_path / "model" / "card.yaml"
+    recipes = [recipe_of(RunConfig(model=model))]
+    for before, after in (("made for a test", "told better"), ("low: 1.0", "low: 2.0")):
+        text = card.read_text()
+        assert before in text
+        card.write_text(text.replace(before, after))
+        recipes.append(recipe_of(RunConfig(model=model)))
+    assert recipes[0] == recipes[1] != recipes[2]
