@@ -37,6 +37,8 @@ def prepare_environment() -> None:
     """Set Prefect's settings that the user has not set. Must come before Prefect is imported."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    # Prefect takes this for whether to print that its server could not be sent a log.
+    logging.raiseExceptions = False
     ours = logging.getLogger("pipeline")
     if ours.getEffectiveLevel() > logging.INFO:
         ours.setLevel(logging.INFO)

@@ -26,7 +26,7 @@ from flows.environment import POSTPONED, REPLACED, SKIPPED, named
 from flows.notify import announce
 from flows.placing import Place, at, given_place, own_place
 from flows.telling import as_code, as_text, publish_outcome, recordable, showing_progress
-from pipeline.acquisitions.outcome import note_replaced
+from pipeline.acquisitions.outcome import note_by_hand
 from pipeline.acquisitions.postponing import tells_of_disks, why_not_writable, why_postponed
 from pipeline.acquisitions.readiness import content_of
 from pipeline.batch import failed, open_batch, skipped
@@ -42,7 +42,6 @@ from pipeline.errors import (
     ModelError,
     PlanError,
     SeamfreeError,
-    StoreError,
     WorkersKilledError,
 )
 from pipeline.images.discover import InputImage, images_in
@@ -163,16 +162,8 @@ def segment_image(
     if report.reason is not None:
         return Completed(name=SKIPPED, message=recordable(report.reason), data=report)
     if given is None and content is None:
-        _tell_ledger(report, Path(output))
+        note_by_hand(Path(output), config, report)
     return Completed(message=_found(report), data=report)
-
-
-def _tell_ledger(report: ImageReport, output: Path) -> None:
-    """Have a watcher know what has become of its result, where a person has had it replaced."""
-    try:
-        note_replaced(output, report.name, report.input)
-    except StoreError as error:
-        get_run_logger().warning("%s", recordable(f"the watcher could not be told: {error}"))
 
 
 def _found(report: ImageReport) -> str:
@@ -293,9 +284,13 @@ def segment_folder(
             for image in images:
                 tell(ImageStarted(image.name))
                 reports.append(_attempt(image, str(folder), config, fresh=fresh))
+                note_by_hand(folder, config, reports[-1])
                 note()
                 tell(ImageFinished(image.name, reports[-1].status))
         reports = finish_plates(images, reports, folder, config)
+        fields = {image.name for image in images}
+        for plate in (report for report in reports if report.name not in fields):
+            note_by_hand(folder, config, plate)
         send_summary(write_summary(folder, reports), output)
     _publish_summary(reports)
     return _told_of(reports)

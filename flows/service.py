@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.environment import WATCHER
+from flows.outages import in_words, note_failure, printing_aside, wait_for_server, why_no_answer
 from flows.records import RETENTION, drop_old_runs, give_room_back
 from flows.server import Server, free_port, use_server
 from flows.waking import wake
@@ -36,9 +37,10 @@ from pipeline.acquisitions.place import (
     trouble_of,
     watch_hold,
 )
+from pipeline.acquisitions.postponing import why_not_writable
 from pipeline.engine.cluster import client_environment
 from pipeline.engine.parent import dies_with_parent
-from pipeline.errors import ConfigError
+from pipeline.errors import ClusterError, ConfigError, StoreError
 from pipeline.remote.addresses import without_secrets
 from pipeline.site import join_cluster
 from pipeline.stores.hold import hold, is_held
@@ -56,6 +58,9 @@ __all__ = ["Watch", "watch"]
 log = logging.getLogger(__name__)
 
 _DATABASE = "prefect.db"
+
+_LOG = "server.log"
+"""What Prefect says, the server and the processes of runs."""
 
 _OURS = re.compile(".+ to .+")
 """What deployments of watchers are called."""
@@ -131,18 +136,25 @@ def watch(wanted: Watch) -> None:
     ConfigError
         If the folder is not there or lies in the output, or the output cannot be used.
     StoreError
-        If another watcher is at work on the output.
+        If another watcher is at work on the output, or it cannot be written to.
     ClusterError
-        If Prefect's server does not start.
+        If Prefect's server does not start or answer.
     """
     check_folders(wanted.folder, wanted.output)
     _check_cron(wanted.cron)
     place = place_of(wanted.output)
+    if (reason := why_not_writable(wanted.output)) is not None:
+        raise StoreError(reason)
     wanted = replace(wanted, identity=identity_of(wanted.output))
     # On the server of a lab, its own rules hold.
     kept = None if os.environ.get("PREFECT_API_URL") else wanted.keep_runs
     with hold(watch_hold(wanted.output)), _server(place) as url:
         use_server(url)
+        if (reason := why_no_answer()) is not None:
+            raise ClusterError(
+                f"{without_secrets(url)}: Prefect's server does not answer ({reason}); see that it runs, or unset "
+                "PREFECT_API_URL to have one started"
+            )
         os.environ[WATCHER] = str(os.getpid())
         with join_cluster(wanted.config) as address:
             os.environ.update(client_environment(address))
@@ -200,7 +212,7 @@ def _start_server(place: Path, port: int) -> subprocess.Popen[bytes]:
         "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "86400",
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    with (place / "server.log").open("ab") as output:
+    with (place / _LOG).open("ab") as output:
         return subprocess.Popen(
             command, env={**RETENTION, **os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=output,
             stderr=output, preexec_fn=dies_with_parent,
@@ -274,19 +286,21 @@ def _serve(wanted: Watch, url: str, kept: int | None) -> None:
     while True:
         # One for each deployment. A run that is asked for before its turn is noted as waiting again every few seconds.
         runners: list[Runner] = []
-        for deployment, limit in ((segmenting, wanted.at_once), (scanning, None)):
-            runner = QuietRunner(
-                name="seamfree", pause_on_shutdown=False, query_seconds=2, prefetch_seconds=0, limit=limit
-            )
-            # Outside of an event loop, Prefect gives deployments themselves, and no coroutines.
-            runner.add_deployment(deployment)  # type: ignore[arg-type]
-            runners.append(runner)
-        (place_of(wanted.output) / SERVED).write_text(json.dumps(served), encoding="utf-8")
         try:
-            with asyncio.Runner(loop_factory=_Loop) as loop:
+            for deployment, limit in ((segmenting, wanted.at_once), (scanning, None)):
+                runner = QuietRunner(
+                    name="seamfree", pause_on_shutdown=False, query_seconds=2, prefetch_seconds=0, limit=limit
+                )
+                # Outside of an event loop, Prefect gives deployments themselves, and no coroutines.
+                runner.add_deployment(deployment)  # type: ignore[arg-type]
+                runners.append(runner)
+            (place_of(wanted.output) / SERVED).write_text(json.dumps(served), encoding="utf-8")
+            with printing_aside(place_of(wanted.output) / _LOG), asyncio.Runner(loop_factory=_Loop) as loop:
+                loop.get_loop().set_exception_handler(note_failure)
                 loop.run(_run_all(runners))
         except Exception as error:  # noqa: BLE001 (whatever ended it, what is finished must still be segmented)
-            log.warning("serving was interrupted (%s: %s) and goes on", type(error).__name__, error)
+            log.warning("serving was interrupted (%s) and goes on", in_words(error))
+            wait_for_server()
 
 
 async def _run_all(runners: list[Runner]) -> None:
@@ -309,10 +323,11 @@ def _keep_records_tidy(scan: str, segmenting: str, output: Path, kept: int | Non
     pause = threading.Event()
     told: str | None = None
     while not pause.wait(_PAUSE):
-        if (trouble := trouble_of(output)) != told:
+        lost = _free_scans(scan, output, _LOST)
+        # What keeps results from being written keeps the server, and scans, from their work, too.
+        if (trouble := why_not_writable(output) or lost or trouble_of(output)) != told:
             log.warning("%s", trouble or "the folder is looked through again")
             told = trouble
-        _free_scans(scan, output, _LOST)
         if kept is None:
             continue
         try:
@@ -342,10 +357,11 @@ def _drop_former(kept: set[str]) -> None:
         log.info("former deployments could not be removed (%s)", type(error).__name__)
 
 
-def _free_scans(deployment: str, output: Path, age: timedelta) -> None:
+def _free_scans(deployment: str, output: Path, age: timedelta) -> str | None:
     """End the records of scans that no process is at work on: while one counts as running, no other one starts.
 
-    A scan loses its process with a watcher that is killed, or before it has one, with a server that is.
+    A scan loses its process with a watcher that is killed, or before it has one, with a server that is. Says why the
+    server could not be asked, None if it could.
     """
     from httpx import HTTPError
     from prefect.client.orchestration import get_client
@@ -371,13 +387,14 @@ def _free_scans(deployment: str, output: Path, age: timedelta) -> None:
                 flow_run_filter=at_work, sort=FlowRunSort.EXPECTED_START_TIME_ASC, limit=100
             ):
                 if is_held(ledger_of(output).with_name("scan")):
-                    return
+                    break
                 if run.state is not None and datetime.now(UTC) - run.state.timestamp >= age:
                     client.set_flow_run_state(run.id, Crashed(message="its process has ended"), force=True)
     except ObjectNotFound:
-        return  # the first watcher of this name
+        return None  # the first watcher of this name
     except (HTTPError, PrefectException) as error:
-        log.warning("scans could not be looked at (%s), and are later", " ".join(str(error).split())[:200])
+        return f"Prefect's server does not answer ({in_words(error)}); the folder is looked through when it does"
+    return None
 
 
 def _module_path() -> Any:  # noqa: ANN401 (an enumeration of Prefect's)

@@ -33,6 +33,10 @@ _PAUSE = 5.0
 """Seconds between two scans at least; each is a process."""
 
 
+_BREATH = 0.5
+"""Seconds between two looks for a folder that is away."""
+
+
 def wake(folder: Path, output: Path, settle: float, deployment: str) -> None:
     """Have a folder scanned soon after it has changed, and again when what has changed has been still for long enough.
 
@@ -78,23 +82,43 @@ def wake(folder: Path, output: Path, settle: float, deployment: str) -> None:
 
 def _changes(folder: Path, counts: Callable[[Change, str], bool]) -> Iterator[bool]:
     """Say twice a second whether anything in a folder that counts has changed."""
-    from watchfiles import watch
+    from watchfiles import Change, watch
     from watchfiles._rust_notify import WatchfilesRustInternalError
 
     while True:
+        watched = _place(folder)
         try:
             for changes in watch(
                 folder, watch_filter=counts, step=100, debounce=1000, rust_timeout=500, yield_on_timeout=True,
                 force_polling=False, ignore_permission_denied=True, raise_interrupt=False,
             ):  # fmt: skip
                 yield bool(changes)
+                if _place(folder) != watched or (Change.deleted, str(folder)) in changes:
+                    break
+            else:
+                return
+        except FileNotFoundError:
+            sleep(_BREATH)
         except WatchfilesRustInternalError as error:
             # Of a name that is not UTF-8, it tells so, and nothing more after that.
             log.info("%s: a change in it cannot be told (%s)", folder, ascii(str(error)))
             yield True
             sleep(_PAUSE)
-        else:
-            return
+            continue
+        # It is away, or another one by now: of what comes into that, the system tells whoever asks again.
+        while _place(folder) is None:
+            yield False
+            sleep(_BREATH)
+        yield True
+
+
+def _place(folder: Path) -> tuple[int, int] | None:
+    """Give what tells a folder from another one of its path, after a disk was mounted there for instance."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _noted(output: Path) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from pipeline.acquisitions.outcome import note_by_hand
 from pipeline.calibration import settle_plan
 from pipeline.checking import check_settings
 from pipeline.destination import destined, local_folder, send_summary
@@ -208,7 +209,11 @@ def segment(
         with keeping_summary(folder, reports) as note:
             for image in images:
                 reports.append(attempt(settings, image, folder, site.intent, executor, fresh=fresh))
+                note_by_hand(folder, settings, reports[-1])
                 note()
         reports = finish_plates(images, reports, folder, settings)
+        fields = {image.name for image in images}
+        for plate in (report for report in reports if report.name not in fields):
+            note_by_hand(folder, settings, plate)
         send_summary(write_summary(folder, reports), output)
     return reports

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -81,8 +82,11 @@ def identity_of(output: Path) -> str:
     """
     path = place_of(output) / _IDENTITY
     try:
-        if not path.exists():
-            path.write_text(uuid4().hex, encoding="utf-8")
+        if not path.exists() or not path.stat().st_size:
+            # A watcher that is killed here, or a full disk, must not leave an empty one: that is what others may have.
+            made = path.with_name(f"{_IDENTITY}.{os.getpid()}")
+            made.write_text(uuid4().hex, encoding="utf-8")
+            made.replace(path)
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read or made ({error}); choose another -o") from error
@@ -107,9 +111,11 @@ def note_trouble(output: Path, reason: str | None) -> None:
 def trouble_of(output: Path) -> str | None:
     """Give why the watched folder could not be looked through the last time, None if it could."""
     try:
-        return (output.absolute() / _FOLDER / _TROUBLE).read_text(encoding="utf-8")
+        told = (output.absolute() / _FOLDER / _TROUBLE).read_text(encoding="utf-8")
     except (OSError, ValueError):
         return None
+    # A full disk still makes files, of nothing.
+    return told or f"{output}: could not be written to; make room, or see that it may be written to"
 
 
 def watch_hold(output: Path) -> Path:

@@ -22,6 +22,10 @@ _WITHOUT_EFFECT = {"execution", "audit", "device", "identify", "trust_model_code
 """Settings that change where and how the work is done, and nothing in the labels."""
 
 
+_FOR_PEOPLE = {"name", "description", "licence", "training", "scores", "footprint"}
+"""What a model's card says, and the labels do not depend on; the digest of the weights is in the rest."""
+
+
 def recipe_of(config: RunConfig) -> str:
     """Give a digest of the model's files and of the settings that the labels depend on.
 
@@ -50,7 +54,8 @@ def recipe_of(config: RunConfig) -> str:
         return digest.hexdigest()
     folder = bundled_models().get(config.model, Path(config.model))
     if (folder / "card.yaml").is_file():
-        digest.update(read_card(folder).weights.sha256.encode())
+        card = read_card(folder).model_dump(mode="json", exclude=_FOR_PEOPLE)
+        digest.update(json.dumps(card, sort_keys=True).encode())
     else:
         for path in _files(folder):
             digest.update(_sha256(path))

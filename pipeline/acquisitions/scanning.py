@@ -19,7 +19,7 @@ from pipeline.acquisitions.place import check_folders
 from pipeline.acquisitions.postponing import why_not_writable
 from pipeline.acquisitions.readiness import Broken, Ready, examine, fingerprint, why_held_back
 from pipeline.errors import ImageError, SeamfreeError
-from pipeline.images.discover import images_below
+from pipeline.images.discover import check_name, images_below
 from pipeline.printing import in_one_line, is_unicode, unexpected
 from pipeline.stores.hold import is_held
 from pipeline.stores.publish import count_objects
@@ -231,8 +231,8 @@ class _Look:
             self.found.growing.append(path)
             # A clock that was put back would have it wait until it is what it was.
             return [replace(before, since=min(before.since, now))]
-        if not is_unicode(path):
-            return [self._put_off(before, f"{path}: a name that is not UTF-8 cannot be recorded; rename it")]
+        if reason := _why_unnameable(path, image):
+            return [self._put_off(before, reason)]
         if reason := why_held_back(Path(path), self.order.rules):
             # For as long as it takes: that it is over changes nothing in the file, so nothing would end a quarantine.
             return [self._wait(before, reason)]
@@ -308,6 +308,17 @@ class _Look:
         found.quarantined[before.path] = reason
         found.news[before.path] = f"put in quarantine until it changes: {reason}"
         return replace(before, state="quarantined", reason=reason)
+
+
+def _why_unnameable(path: str, image: InputImage) -> str | None:
+    """Say that there can be no result of a file's name; it was not tried, so that renamed it is segmented."""
+    if not is_unicode(path):
+        return f"{path}: a name that is not UTF-8 cannot be recorded; rename it"
+    try:
+        check_name(image)
+    except ImageError as error:
+        return str(error)
+    return None
 
 
 def _why_name_is_taken(ledger: AcquisitionLedger, path: str, image: InputImage, content: str) -> str | None:

@@ -27,6 +27,8 @@ from pipeline.printing import printable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pipeline.acquisitions.ledger import Acquisition
+
 
 def _service(name: str) -> Callable[..., Any]:
     """Find what the layer above offers, which this one does not import."""
@@ -154,7 +156,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="All that is known, as JSON.")] = False,
 ) -> None:
     """Say what a watcher knows: acquisitions segmented, running, waited for, in quarantine."""
-    from dataclasses import asdict, replace
+    from dataclasses import asdict
 
     from rich.console import Console
 
@@ -167,7 +169,8 @@ def status(
     if not path.is_file():
         raise ConfigError(f"{output}: no watcher has put results there; `seamfree watch DIR -o {output}` does")
     with AcquisitionLedger(path, read_only=True) as ledger:
-        sightings, acquisitions = list(ledger.sightings().values()), ledger.acquisitions()
+        sightings = list(ledger.sightings().values())
+        acquisitions = [_as_it_is(each, output.absolute()) for each in ledger.acquisitions()]
     alive, trouble = is_held(path.with_name("watch")), trouble_of(output)
     if as_json:
         facts = {
@@ -178,12 +181,19 @@ def status(
         }
         typer.echo(json.dumps(facts, indent=2))
         return
-    gone = "its result is not there any more; `seamfree submit` makes it again"
-    shown = [
-        replace(each, reason=gone) if each.state == "done" and not (output / f"{each.name}.ome.zarr").exists() else each
-        for each in acquisitions
-    ]
-    Console().print(acquisition_table(shown, sightings))
+    Console().print(acquisition_table(acquisitions, sightings))
     if trouble is not None:
         typer.echo(printable(f"the folder could not be looked through: {trouble}"))
     typer.echo(printable(f"a watcher is {'at work on' if alive else 'not at work on'} {output}"))
+
+
+def _as_it_is(held: Acquisition, output: Path) -> Acquisition:
+    """Say where a result is now: its folder may have been moved, and it may have been taken away."""
+    from dataclasses import replace
+
+    if held.state != "done":
+        return held
+    result = output / f"{held.name}.ome.zarr"
+    if result.exists():
+        return replace(held, result=str(result))
+    return replace(held, result=None, reason="its result is not there any more; `seamfree submit` makes it again")

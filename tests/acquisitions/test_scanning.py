@@ -204,6 +204,16 @@ def test_a_name_that_is_not_utf8_is_quarantined_and_stops_no_other_file(place: P
     assert place.settle().duplicates == {str(place.folder / "a.tif"): str(place.folder / "b.tif")}
 
 
+def test_a_name_that_is_too_long_for_a_result_is_quarantined_until_it_is_renamed(place: Place) -> None:
+    """A run would have failed, and its content, whatever it is called then, not be run again."""
+    long = place.write("x" * 240 + ".tif")
+    place.settle()
+    assert "rename it" in place.scan(after=200).quarantined[str(long)]
+    long.rename(place.folder / "short.tif")
+    assert place.settle().started == ["short"]
+    assert [name for name, _ in place.runs.asked] == ["short"]
+
+
 def test_what_nobody_had_thought_of_stops_no_other_file(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     for number, name in enumerate(("a", "b", "c")):
         place.write(f"{name}.tif", seed=number)
