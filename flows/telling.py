@@ -24,6 +24,7 @@ from pipeline.overlay import thumbnail
 from pipeline.printing import printable
 from pipeline.progress import JobDone, StageStarted, listening_too
 from pipeline.remote.paths import to_path
+from pipeline.report.words import duration
 from pipeline.results import open_result
 from pipeline.stores.publish import read_provenance
 
@@ -145,6 +146,7 @@ def _publish_outcome(report: ImageReport, result: str) -> None:
     verdict = {True: "passed", False: "failed", None: "not made"}[audit]
     source, plan = provenance["plan"]["source"], provenance["plan"]
     shape = ", ".join(f"{axis} {length}" for axis, length in zip("TCZYX", source["shape"], strict=True) if length > 1)
+    tile = " x ".join(str(edge) for edge in plan["core"] if edge > 1)
     objects = provenance.get("objects")
     found = "semantic labels" if objects is None else f"{objects:,} objects"
     lines = [
@@ -155,8 +157,8 @@ def _publish_outcome(report: ImageReport, result: str) -> None:
         f"- image: {as_code(source['path'])}",
         # That of a field of a plate is called so once all are done.
         f"- result: {as_code(result.replace('.ome.zarr.partial/', '.ome.zarr/'))}",
-        f"- model: {as_code(str(plan['model']))}, {plan['precision']}, tiles of {plan['core']}",
-        f"- seconds: {report.seconds:.1f}",
+        f"- model: {as_code(str(plan['model']))}, {plan['precision']}, tiles of {tile}",
+        f"- time: {duration(report.seconds)}",
     ]
     page = to_path(result.removesuffix(".ome.zarr") + ".report.html")
     if isinstance(page, Path) and page.exists():

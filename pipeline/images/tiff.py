@@ -53,8 +53,8 @@ _NAME_AXES = "write it anew as OME-TIFF or OME-Zarr, in which each axis has a na
 class TiffSource:
     """An image in a TIFF file.
 
-    Samples (RGB) become channels, palettes are looked up, and of a pyramid the full resolution is read. An axis that
-    TIFF leaves unnamed becomes Z, or T where there is a Z already.
+    Samples (RGB) become channels, palettes are looked up unless ImageJ has written them, and of a pyramid the full
+    resolution is read. An axis that TIFF leaves unnamed becomes Z, or T where there is a Z already.
 
     Parameters
     ----------
@@ -143,7 +143,8 @@ class TiffSource:
         stats = [stat, *(companion.stat() for companion in self._files[1:])]
         self._order, merged = _arrange(path, series.axes, series.shape)
         self._palette: NDArray[np.uint8] | None = None
-        if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
+        # ImageJ's palettes say in which colours channels are shown, and the pixels are intensities.
+        if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None and not file.is_imagej:
             colours = page.colormap
             if colours.ndim != 2 or len(colours) != 3 or series.dtype.kind != "u" or page.samplesperpixel != 1:
                 raise ImageError(
@@ -195,7 +196,7 @@ class TiffSource:
         if len(names) != channels:
             # JPEG keeps RGB as YCbCr, and gives RGB back.
             photometric = tifffile.PHOTOMETRIC
-            rgb = page.photometric in (photometric.RGB, photometric.PALETTE, photometric.YCBCR)
+            rgb = self._palette is not None or page.photometric in (photometric.RGB, photometric.YCBCR)
             names = ("red", "green", "blue", "alpha")[:channels] if rgb and channels in (3, 4) else ()
         self._info = ImageInfo(
             path=str(path),

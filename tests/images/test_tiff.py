@@ -66,6 +66,11 @@ def cases() -> dict[str, Case]:
     found["RGBA"] = case(alpha, frame(alpha, "YXS"), photometric="rgb", extrasamples=["unassalpha"])
     five = pixels((2, 3, 4, 45, 33))
     hyper = {"imagej": True, "metadata": {"axes": "TZCYX"}}
+    # How it is shown, and not what it is.
+    for axes, shown in (("CYX", STACK[:3].astype("uint8")), ("YX", SMOOTH)):
+        found[f"ImageJ {axes}, palette"] = case(
+            shown, frame(shown, axes), imagej=True, colormap=PALETTE, metadata={"axes": axes, "mode": "composite"}
+        )
     for named in ({}, {"compression": "zlib"}):
         found[f"ImageJ TZCYX {named}"] = case(five, frame(five, "TZCYX"), **hyper, **named)
         colours = pixels((2, 3, 4, 20, 33, 3), "uint8")
