@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from pipeline.acquisitions.outcome import note_by_hand
 from pipeline.calibration import settle_plan
-from pipeline.checking import check_settings
+from pipeline.checking import check_settings, find_images
 from pipeline.destination import destined, local_folder, send_summary
 from pipeline.engine.cluster import check_scheduler, connect
 from pipeline.errors import ConfigError, SeamfreeError
-from pipeline.images.discover import InputImage, discover
+from pipeline.images.discover import InputImage
 from pipeline.images.sequences import on_disk
 from pipeline.plates import finish_plates, hold_plates
 from pipeline.printing import in_one_line, unexpected
@@ -113,7 +113,7 @@ def check_batch(config: RunConfig, inputs: Sequence[str]) -> tuple[list[InputIma
     ConfigError, ModelError
         As `open_batch`, but for the output.
     """
-    images = discover(inputs, config.sequence.pattern)
+    images = find_images(config, inputs)
     check_settings(config)
     here = None if is_elsewhere(config) else choose_site(config)
     check_scheduler(config.execution.scheduler)

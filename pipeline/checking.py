@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipeline.choices import choose_classes, choose_precision, choose_skipping, count_channels
+from pipeline.choices import (
+    NOT_OF_MANY_FILES,
+    choose_classes,
+    choose_precision,
+    choose_skipping,
+    count_channels,
+)
 from pipeline.detect import check_detector
 from pipeline.errors import ConfigError
+from pipeline.images.discover import discover
+from pipeline.images.sequences import as_sequence
 from pipeline.models.facts import learn_facts
 from pipeline.models.library import check_weights
 from pipeline.package_check import check_package
 
 if TYPE_CHECKING:
-    from pipeline.config import RunConfig
+    from collections.abc import Sequence
 
-__all__ = ["check_settings"]
+    from pipeline.config import RunConfig
+    from pipeline.images.discover import InputImage
+
+__all__ = ["check_settings", "find_images"]
 
 
 def check_settings(config: RunConfig) -> None:
@@ -43,3 +54,26 @@ def check_settings(config: RunConfig) -> None:
     choose_classes(config, card)
     choose_precision(config, card)
     choose_skipping(config, card)
+
+
+def find_images(config: RunConfig, inputs: Sequence[str]) -> list[InputImage]:
+    """Find the images that the inputs name, and hold what is stated of images of many files to what they are.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The user's wishes.
+    inputs : sequence of str
+        As for `pipeline.images.discover.discover`.
+
+    Raises
+    ------
+    ConfigError
+        As `discover`; or if something is stated that is not for one of the images.
+    """
+    images = discover(inputs, config.sequence.pattern)
+    if config.sequence.pixel_size is not None or config.sequence.channel_names is not None:
+        for image in images:
+            if as_sequence(image.path) is None:
+                raise ConfigError(f"{image.path}: {NOT_OF_MANY_FILES}")
+    return images

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipeline.models.rescaling import Ratio, Rescaling
 
 __all__ = [
+    "NOT_OF_MANY_FILES",
     "choose_channels",
     "choose_classes",
     "choose_precision",
@@ -29,6 +30,8 @@ __all__ = [
     "count_channels",
     "describe_sequence",
 ]
+
+NOT_OF_MANY_FILES = "sequence.pixel_size and sequence.channel_names are for images of many files; leave them out"
 
 _LISTED = 16
 """Channels that a message lists at most."""
@@ -60,9 +63,7 @@ def describe_sequence(config: RunConfig, info: ImageInfo) -> ImageInfo:
     if stated.pixel_size is None and stated.channel_names is None:
         return info
     if info.kind != "sequence":
-        raise PlanError(
-            f"{info.path}: sequence.pixel_size and sequence.channel_names are for images of many files; leave them out"
-        )
+        raise PlanError(f"{info.path}: {NOT_OF_MANY_FILES}")
     if stated.channel_names is not None and len(stated.channel_names) != info.shape[1]:
         raise PlanError(
             f"{info.path}: sequence.channel_names has {len(stated.channel_names)} names, and the image "

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.calibration import settle_plan
-from pipeline.checking import check_settings
+from pipeline.checking import check_settings, find_images
 from pipeline.engine.cluster import connect, open_cluster
 from pipeline.errors import SeamfreeError
-from pipeline.images.discover import discover
 from pipeline.memory import NUMBERING_BYTES, OBJECT_PIXELS, numbering_bytes, parting_bytes
 from pipeline.room import disk_bytes
 from pipeline.run import prepare, prepare_anew
@@ -143,7 +142,7 @@ def plan(
         executor = None
         if settings.planner == "measure":
             executor = stack.enter_context(connect(stack.enter_context(open_cluster(site.cluster))))
-        for image in discover([str(path) for path in given], settings.sequence.pattern):
+        for image in find_images(settings, [str(path) for path in given]):
             try:
                 decided = prepare(settings, image, Path(output), site.intent)
                 if executor is not None:

@@ -132,6 +132,18 @@ def test_what_is_stated_of_an_image_must_fit_it(tmp_path: Path, bright: str, fie
     names = {"pattern": "phenix", "channel_names": ["DAPI"]}
     report = run(bright, folder, tmp_path / "out", sequence=names)[0]
     assert "sequence.channel_names has 1 names, and the image 2 channels: ch1, ch2" in str(report.reason)
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_what_is_stated_for_images_of_many_files_is_refused_for_others_before_any_work(
+    tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]], command: str
+) -> None:
     tifffile.imwrite(tmp_path / "a.tif", fields[0])
-    report = run(bright, tmp_path / "a.tif", tmp_path / "out", sequence={"pixel_size": [1, 1]})[0]
-    assert "sequence.pixel_size and sequence.channel_names are for images of many files" in str(report.reason)
+    (tmp_path / "my.yaml").write_text("sequence: {pixel_size: [1, 1]}")
+    given = [command, "a.tif", "-m", bright, "-c", "my.yaml", *(["-o", "out"] if command == "run" else [])]
+    told = subprocess.run([BIN / "seamfree", *given], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert told.stderr.splitlines() == [
+        "seamfree: a.tif: sequence.pixel_size and sequence.channel_names are for images of many files; leave them out"
+    ]
+    assert not (tmp_path / "out").exists()

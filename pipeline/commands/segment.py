@@ -108,15 +108,15 @@ def run(
     from rich.console import Console
 
     from pipeline.batch import segment
+    from pipeline.checking import find_images
     from pipeline.destination import local_folder, send_summary
     from pipeline.display import report_table, show_progress
-    from pipeline.images.discover import discover
     from pipeline.summary import write_summary
     from pipeline.wells import wells_path
 
     console = Console(stderr=True)
     folder = local_folder(output, settings)
-    images = discover(inputs, settings.sequence.pattern)
+    images = find_images(settings, inputs)
     reports: list[ImageReport]
     with show_progress(console, len(images)):
         if direct:

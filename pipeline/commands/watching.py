@@ -108,7 +108,7 @@ def watch(
         ) from error
     if settings.output.in_place:
         raise ConfigError("in_place changes the acquisitions that are watched; leave it out")
-    if settings.sequence.pattern is not None:
+    if any(value is not None for _, value in settings.sequence):
         raise ConfigError(
             "sequence: a watcher takes single files and OME-Zarr; hand finished folders to seamfree run --sequence"
         )

@@ -31,6 +31,11 @@ _NEVER = {"aten::max_unpool2d", "aten::max_unpool3d"}
 """Operations that cannot be left to torch, either: they take numbers of pixels, which are others on a line."""
 
 _RESIZING = _CONVOLUTIONS | _POOLINGS | _UPSAMPLINGS | _PADDINGS
+_POINTWISE = {f"aten.{kind}" for kind in (
+    "where.ScalarSelf", "where.ScalarOther", "where.Scalar", "__and__.Tensor", "__or__.Tensor", "hardswish.default",
+    "_prelu_kernel.default", "_to_copy.default")}  # fmt: skip
+"""What torch does not tag as pointwise, and is."""
+
 _NORMALISATIONS = {"aten::native_batch_norm", "aten::_native_batch_norm_legit_no_training"}
 _ALONG_A_DIMENSION = {"aten::_softmax", "aten::_log_softmax", "aten::mean", "aten::sum", "aten::amax", "aten::amin"}
 
@@ -114,7 +119,7 @@ class LineMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _rule(self, func: Any, args: tuple[Any, ...]) -> Callable[[dict[str, Any]], Any] | None:  # noqa: ANN401
         """Find how an operation is done on lines; None where it is not."""
         name = func._schema.name
-        if torch.Tag.pointwise in func.tags:
+        if torch.Tag.pointwise in func.tags or str(func) in _POINTWISE:
             return self._pointwise(func, args)
         if name == "aten::cat" and all(self._is_line(each) for each in args[0]):
             dimension = (args[1] if len(args) > 1 else 0) % (self.dims + 2)

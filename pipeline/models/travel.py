@@ -72,14 +72,14 @@ class Travel(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Give a guess for each place; the same along axes of which an image does not depend."""
         self.guessed = True
         if self._guess is not None:
-            return torch.full_like(like, self._guess)
+            return torch.tensor(self._guess).expand(like.shape)
         number = torch.arange(max(like.shape, default=1))
-        found = torch.zeros_like(like)
+        found = torch.zeros([1] * like.ndim, dtype=torch.bool)
         for axis, edge in enumerate(like.shape):
             if like.stride(axis):
                 shape = [edge if at == axis else 1 for at in range(like.ndim)]
                 found = found ^ (number[:edge].reshape(shape) * 7 % 3 == 1)
-        return found
+        return found.expand(like.shape)
 
     def _best(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], bad: Tensor) -> Any:  # noqa: ANN401
         given = func(*args, **kwargs)

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.errors import ModelError
 from pipeline.geometry import Footprint
 from pipeline.models.architecture import UNetConfig
 from pipeline.models.context import ModelContext, compare_declared
-from pipeline.models.derive import derive_context
+from pipeline.models.derive import LONGEST_PROBE, derive_context
 from pipeline.models.facts import unet_context
 from pipeline.models.probe import named_outputs
 from pipeline.models.unet import UNet
 from tests.models.zoo import ZOO, Exhibit, Net, make_positive
+
+
+class Added(nn.Module):
+    """What some layers make of an image, added to it."""
+
+    def __init__(self, layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+
+    def forward(self, image: Tensor) -> Tensor:
+        return image + torch.as_tensor(self.layers(image))
+
 
 LOCAL = [name for name, exhibit in ZOO.items() if exhibit.refused is None]
 REFUSED = [name for name, exhibit in ZOO.items() if exhibit.refused is not None]
@@ -160,6 +175,40 @@ def test_the_published_network_of_31_million_weights_is_examined_as_it_is() -> N
     # Half as much again for what the kernels take, at most.
     estimate = UNetConfig().window_bytes((2060, 2060), "float32") / 2060**2
     assert estimate / 2 < derived.pixel_bytes < 2 * estimate
+
+
+class Convolved(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the images that convolutions are computed on, as they are by then."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        if func._schema.name == "aten::convolution" and args[0].device.type == "cpu":
+            self.shapes.append(tuple(args[0].shape[2:]))
+        return func(*args, **(kwargs or {}))
+
+
+class Masking(nn.Module):
+    """Puts a number where an image is dark, and another where it is bright."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        within = (image > -9) & (image < 9)
+        return torch.where(within, image, -1.0) + torch.where(within, 0.5, image) * within.float()
+
+
+@pytest.mark.parametrize("layer", [nn.ReLU, nn.PReLU, nn.Hardswish, Masking], ids=lambda layer: layer.__name__)
+def test_what_a_network_sees_is_found_on_lines_and_never_on_whole_images(layer: Callable[[], nn.Module]) -> None:
+    # A whole image costs as many times more as it has pixels along its other axis.
+    residual = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), layer())
+    network = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), Added(residual), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3),
+                            layer(), nn.ConvTranspose2d(4, 4, 2, 2), nn.Conv2d(4, 2, 1)).eval()  # fmt: skip
+    with Convolved() as convolved:
+        context = derive_context(network, 1, 2)
+    assert (context.local, context.method) == (True, "nan")
+    assert max(map(max, convolved.shapes)) <= LONGEST_PROBE
+    assert {min(shape) for shape in convolved.shapes} == {1}
 
 
 def test_a_probe_that_ends_says_so() -> None:
