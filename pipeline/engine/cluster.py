@@ -163,6 +163,7 @@ def _start_cluster(spec: ClusterSpec, folder: str) -> LocalCluster:
     """
     from distributed import LocalCluster, scheduler, worker
 
+    from pipeline.engine.forgetting import ForgetsClients
     from pipeline.engine.nanny import SteadyNanny
 
     for attempt in range(1, STARTS + 1):
@@ -178,7 +179,10 @@ def _start_cluster(spec: ClusterSpec, folder: str) -> LocalCluster:
                 local_directory=folder,
                 # What goes wrong in a job reaches the driver with the job; the rest is noise of closing connections.
                 silence_logs=logging.CRITICAL,
-                scheduler_kwargs={"extensions": _without_spans(scheduler.DEFAULT_EXTENSIONS)},
+                scheduler_kwargs={
+                    "extensions": _without_spans(scheduler.DEFAULT_EXTENSIONS),
+                    "plugins": [ForgetsClients()],
+                },
                 extensions=_without_spans(worker.DEFAULT_EXTENSIONS),
             )
         except RuntimeError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 import dask
 import distributed  # noqa: F401 (its defaults come first, else they would go with what is laid over them)
 import pytest
+from distributed.broker import Topic
 from distributed.spans import Span
 
 from pipeline.engine.cluster import STARTS, ClusterSpec, connect, open_cluster
@@ -76,16 +77,31 @@ def test_a_worker_that_takes_more_memory_than_its_share_is_ended_and_the_job_is_
         assert len(list(executor.map("segment", jobs.double, 2, range(4)))) == 4
 
 
-def spans() -> int:
-    """Count what Dask remembers of tasks that are done, in this process, which is the scheduler's."""
+def held(kind: type) -> int:
+    """Count what Dask remembers, in this process, which is the scheduler's."""
     gc.collect()
-    return sum(type(one) is Span for one in gc.get_objects())
+    return sum(type(one) is kind for one in gc.get_objects())
 
 
 def test_the_scheduler_forgets_what_is_done() -> None:
     """Its spans of time would keep a group of tasks for each submission, as long as it lives."""
-    before = spans()
+    before = held(Span)
     with open_cluster(SPEC) as address, connect(address) as executor:
         for _ in range(3):
             assert len(list(executor.map("segment", jobs.double, 2, range(4)))) == 4
-        assert spans() == before
+        assert held(Span) == before
+
+
+def test_the_scheduler_forgets_clients_that_have_gone() -> None:
+    """Each image in a watched folder has many."""
+    with open_cluster(SPEC) as address:
+        for _ in range(2):
+            with connect(address) as executor:
+                assert len(list(executor.map("segment", jobs.double, 2, range(4)))) == 4
+        # By then all that it has at all has come up.
+        before = held(Topic)
+        for _ in range(5):
+            with connect(address) as executor:
+                assert len(list(executor.map("segment", jobs.double, 2, range(4)))) == 4
+        # The last one may be about to go.
+        assert held(Topic) <= before + 1
