@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from distributed import Scheduler
 from distributed.diagnostics.plugin import SchedulerPlugin
 
@@ -17,6 +19,11 @@ class ForgetsClients(SchedulerPlugin):
 
     name = "forgets-clients"
 
-    def remove_client(self, scheduler: Scheduler, client: str) -> None:
-        """Drop the record."""
-        scheduler._broker._topics.pop(client, None)
+    async def start(self, scheduler: Scheduler) -> None:
+        """Begin to look after a scheduler."""
+        self._scheduler = scheduler
+
+    def log_event(self, topic: str, msg: Any) -> None:  # noqa: ANN401 (distributed's own)
+        """Drop the record of a client when the last is noted there: that it goes, mostly twice."""
+        if isinstance(msg, dict) and msg.get("action") == "remove-client" and msg.get("client") == topic:
+            self._scheduler._broker._topics.pop(topic, None)
