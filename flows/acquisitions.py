@@ -41,6 +41,8 @@ __all__ = ["scan"]
 
 _DIED = "its process has ended without a word"
 
+_INTERRUPTED = "it ended with its watcher"
+
 _OTHER = "it waited for a watcher of other folders"
 
 _KEPT_SCANS = 200
@@ -122,14 +124,16 @@ class PrefectRuns:
         if is_held(held):
             return RunState("alive")
         watching = held_since(watch_hold(self._output))
-        if not clear_left(held) and (watching is None or state.timestamp > watching):
+        interrupted = watching is not None and state.timestamp <= watching
+        if not clear_left(held) and not interrupted:
             # It may not have come so far.
             age = datetime.now(UTC) - state.timestamp
             if age < self._begin:
                 return RunState("alive")
         # Or else its process has died, or the watcher that was to start it.
-        self._client.set_flow_run_state(found.id, Crashed(message=_DIED), force=True)
-        return RunState("dead", _DIED)
+        told = _INTERRUPTED if interrupted else _DIED
+        self._client.set_flow_run_state(found.id, Crashed(message=told), force=True)
+        return RunState("interrupted" if interrupted else "dead", told)
 
 
 @flow(name="scan", flow_run_name="scan {folder}", validate_parameters=True)

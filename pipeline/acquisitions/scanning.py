@@ -50,13 +50,13 @@ class RunState:
     kind : str
         ``"alive"`` (it waits or runs), ``"done"``, ``"failed"`` (it will not get better by itself), ``"cancelled"`` by
         a person, ``"replaced"`` (the content that it was to segment was not there any more), ``"postponed"`` (the
-        place of its result was full, away, or held by another run), or ``"dead"``: its process has died, or nobody
-        knows of it any more.
+        place of its result was full, away, or held by another run), ``"interrupted"`` (its watcher has ended, and it
+        with that), or ``"dead"``: its process has died, or nobody knows of it any more.
     reason : str, optional
         Why it failed, or how it died.
     """
 
-    kind: Literal["alive", "done", "failed", "cancelled", "replaced", "postponed", "dead"]
+    kind: Literal["alive", "done", "failed", "cancelled", "replaced", "postponed", "interrupted", "dead"]
     reason: str | None = None
 
 
@@ -345,11 +345,13 @@ def _follow(order: Scan, ledger: AcquisitionLedger, runs: Runs, found: Found) ->
             ledger.change(held, replace(held, state="replaced", reason=state.reason, since=now))
         elif state.kind == "postponed":
             _postpone(order, ledger, held, str(state.reason), found)
-        elif state.kind != "dead":
+        elif state.kind == "interrupted":
+            _claim_again(order, ledger, held, str(state.reason), found, counts=False)
+        elif state.kind == "dead":
+            _claim_again(order, ledger, held, str(state.reason), found)
+        else:
             ledger.change(held, replace(held, state=state.kind, reason=state.reason, since=now))
             found.failed[held.path] = found.news[held.path] = state.reason or state.kind
-        else:
-            _claim_again(order, ledger, held, str(state.reason), found)
 
 
 def _postpone(order: Scan, ledger: AcquisitionLedger, held: Acquisition, reason: str, found: Found) -> None:
@@ -362,15 +364,20 @@ def _postpone(order: Scan, ledger: AcquisitionLedger, held: Acquisition, reason:
     found.news[held.path] = f"postponed: {reason}"
 
 
-def _claim_again(order: Scan, ledger: AcquisitionLedger, held: Acquisition, reason: str, found: Found) -> None:
-    """Have a run started again that has died, or whose result is not there; give it up after some."""
-    now, died = order.clock(), held.died + 1
-    if died >= order.rules.attempts:
+def _claim_again(
+    order: Scan, ledger: AcquisitionLedger, held: Acquisition, reason: str, found: Found, *, counts: bool = True
+) -> None:
+    """Have a run started again that has ended too early, or whose result is not there; give up after some that count.
+
+    A watcher may be ended as often as people like while a large image is at work, which says nothing of that.
+    """
+    now, died = order.clock(), held.died + counts
+    if counts and died >= order.rules.attempts:
         reason = f"given up after {died} runs that died ({reason})"
         ledger.change(held, replace(held, state="failed", reason=reason, since=now, died=died))
         found.failed[held.path] = found.news[held.path] = reason
     else:
-        log.warning("%s: its run has died (%s) and is started again", held.path, reason)
+        log.warning("%s: its run is started again (%s)", held.path, reason)
         ledger.change(held, replace(held, state="claimed", attempt=held.attempt + 1, run=None, since=now, died=died))
 
 
