@@ -17,6 +17,7 @@ from prefect.runtime import deployment as served
 from prefect.states import Cancelled, Completed, Crashed
 
 from flows.environment import POSTPONED, REPLACED, WATCHER, named
+from flows.handed_over import WATCH, take_up
 from flows.records import drop_old_runs
 from flows.telling import as_code, as_text, recordable
 from pipeline.acquisitions.ledger import AcquisitionLedger
@@ -83,7 +84,7 @@ class PrefectRuns:
             timeout=0,
             as_subflow=False,
             idempotency_key=f"{self._deployment}:{self._output.absolute()}:{key}",
-            tags=["seamfree", "watch"],
+            tags=["seamfree", WATCH],
         )  # fmt: skip
         return str(run.id)
 
@@ -166,6 +167,7 @@ def scan(
             order = Scan(Path(folder).absolute(), place.absolute(), recipe_of(config), rules, config.series)
             runs = PrefectRuns(client, deployment, place, timedelta(seconds=rules.begin))
             found = look_through(order, ledger, runs)
+            take_up(client, deployment, place, runs.look, rules.attempts)
             states = {held.name: held for held in ledger.acquisitions()} if found.notable else {}
             if served.id is not None:
                 drop_old_runs(client, _KEPT_SCANS, flow=scan.name, deployment=UUID(str(served.id)))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from pipeline.acquisitions.ledger import Acquisition, AcquisitionLedger, Sighting
 from pipeline.acquisitions.outcome import why_no_result
 from pipeline.acquisitions.place import check_folders
-from pipeline.acquisitions.postponing import why_not_writable
+from pipeline.acquisitions.postponing import next_delay, why_not_writable
 from pipeline.acquisitions.readiness import Broken, Ready, examine, fingerprint, why_held_back
 from pipeline.errors import ImageError, SeamfreeError
 from pipeline.images.discover import check_name, images_below
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["Found", "RunState", "Runs", "Scan", "scan"]
 
 log = logging.getLogger(__name__)
-
-_FIRST_DELAY, _LONGEST_DELAY = 30.0, 3600.0
-"""Seconds until a run that was postponed is started again, at first and at most."""
 
 _REFUSALS = 3
 """Whoever could not be asked for so many runs in one scan is not asked for more."""
@@ -356,10 +353,10 @@ def _follow(order: Scan, ledger: AcquisitionLedger, runs: Runs, found: Found) ->
 
 def _postpone(order: Scan, ledger: AcquisitionLedger, held: Acquisition, reason: str, found: Found) -> None:
     """Have a run started again after a while, each time a longer one, that could not go on for no fault of its own."""
-    delay = min(max(2 * held.delay, _FIRST_DELAY), _LONGEST_DELAY)
     later = replace(
-        held, state="claimed", attempt=held.attempt + 1, run=None, reason=reason, since=order.clock(), delay=delay
-    )
+        held, state="claimed", attempt=held.attempt + 1, run=None, reason=reason, since=order.clock(),
+        delay=next_delay(held.delay),
+    )  # fmt: skip
     ledger.change(held, later)
     found.news[held.path] = f"postponed: {reason}"
 
