@@ -72,7 +72,7 @@ def take_up(
     deployment : str
         The deployment that segments one image, as flow/name.
     output : Path
-        Folder of the results.
+        Folder of the results; a run for another one, which the form may name, is left alone.
     look : callable
         Says what has become of a run.
     attempts : int
@@ -101,6 +101,8 @@ def take_up(
     ):
         if {WATCH, GIVEN_UP} & set(run.tags) or started_again_as(run) is not None:
             continue
+        if Path(run.parameters["output"]).absolute() != output.absolute():
+            continue  # it shows elsewhere that it lives
         seen = look(str(run.id))
         delay, died = _so_far(run)
         died += seen.kind == "dead"

@@ -26,7 +26,8 @@ from pipeline.stores.hold import hold
 class Server:
     """Runs, and what is done to them."""
 
-    def __init__(self) -> None:
+    def __init__(self, output: Path) -> None:
+        self.given = {"image": {"path": "/in/a.tif", "name": "a"}, "output": str(output), "fresh": True}
         self.runs: dict[UUID, Any] = {}
         self.kinds: dict[str, Any] = {}
 
@@ -34,7 +35,7 @@ class Server:
         made = uuid4()
         self.runs[made] = SimpleNamespace(
             id=made, name="a", state=state, tags=list(tags), idempotency_key=key, total_run_time=timedelta(),
-            parameters={"image": {"path": "/in/a.tif", "name": "a"}, "fresh": True},
+            parameters=self.given,
         )  # fmt: skip
         return made
 
@@ -51,15 +52,15 @@ class Server:
         return RunState(self.kinds.get(run, "postponed"), "why")
 
     def run_deployment(self, _name: str, **named: Any) -> Any:  # noqa: ANN401
-        assert named["parameters"] == {"image": {"path": "/in/a.tif", "name": "a"}, "fresh": True}
+        assert named["parameters"] == self.given
         key = named["idempotency_key"]
         there = [run for run in self.runs.values() if run.idempotency_key == key]
         return there[0] if there else self.runs[self.add(Running(), *named["tags"], key=key)]
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Server:
-    server = Server()
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Server:
+    server = Server(tmp_path)
     monkeypatch.setattr(flows.handed_over, "run_deployment", server.run_deployment)
     return server
 
@@ -78,6 +79,8 @@ def test_what_was_handed_over_and_postponed_is_started_again_once_after_longer_a
 ) -> None:
     first = server.add(postponed(25), "submit")
     server.add(postponed(1000), WATCH)  # of these, the ledger takes care
+    elsewhere = server.runs[server.add(postponed(1000))]
+    elsewhere.parameters = {**server.given, "output": str(tmp_path / "other")}
     assert again(server, tmp_path) == []
     server.runs[first].state = postponed(35)
     with hold(tmp_path / "a.ome.zarr"):
