@@ -17,6 +17,7 @@ from prefect.runtime import deployment as served
 from prefect.states import Cancelled, Completed, Crashed
 
 from flows.environment import POSTPONED, REPLACED, WATCHER, named
+from flows.handed_over import WATCH, take_up
 from flows.records import drop_old_runs
 from flows.telling import as_code, as_text, recordable
 from pipeline.acquisitions.ledger import AcquisitionLedger
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["scan"]
 
 _DIED = "its process has ended without a word"
+
+_INTERRUPTED = "it ended with its watcher"
 
 _OTHER = "it waited for a watcher of other folders"
 
@@ -81,7 +84,7 @@ class PrefectRuns:
             timeout=0,
             as_subflow=False,
             idempotency_key=f"{self._deployment}:{self._output.absolute()}:{key}",
-            tags=["seamfree", "watch"],
+            tags=["seamfree", WATCH],
         )  # fmt: skip
         return str(run.id)
 
@@ -122,14 +125,16 @@ class PrefectRuns:
         if is_held(held):
             return RunState("alive")
         watching = held_since(watch_hold(self._output))
-        if not clear_left(held) and (watching is None or state.timestamp > watching):
+        interrupted = watching is not None and state.timestamp <= watching
+        if not clear_left(held) and not interrupted:
             # It may not have come so far.
             age = datetime.now(UTC) - state.timestamp
             if age < self._begin:
                 return RunState("alive")
         # Or else its process has died, or the watcher that was to start it.
-        self._client.set_flow_run_state(found.id, Crashed(message=_DIED), force=True)
-        return RunState("dead", _DIED)
+        told = _INTERRUPTED if interrupted else _DIED
+        self._client.set_flow_run_state(found.id, Crashed(message=told), force=True)
+        return RunState("interrupted" if interrupted else "dead", told)
 
 
 @flow(name="scan", flow_run_name="scan {folder}", validate_parameters=True)
@@ -162,6 +167,7 @@ def scan(
             order = Scan(Path(folder).absolute(), place.absolute(), recipe_of(config), rules, config.series)
             runs = PrefectRuns(client, deployment, place, timedelta(seconds=rules.begin))
             found = look_through(order, ledger, runs)
+            take_up(client, deployment, place, runs.look, rules.attempts)
             states = {held.name: held for held in ledger.acquisitions()} if found.notable else {}
             if served.id is not None:
                 drop_old_runs(client, _KEPT_SCANS, flow=scan.name, deployment=UUID(str(served.id)))

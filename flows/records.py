@@ -6,6 +6,7 @@ Results, reports and the ledger are no part of this; they stay.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
@@ -24,12 +25,13 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from uuid import UUID
 
     from prefect.client.orchestration import SyncPrefectClient
 
-__all__ = ["RETENTION", "drop_old_runs", "give_room_back"]
+__all__ = ["RETENTION", "drop_old_runs", "give_room_back", "writable_again"]
 
 log = logging.getLogger(__name__)
 
@@ -110,3 +112,24 @@ def give_room_back(database: Path) -> None:
                 connection.execute("VACUUM")
     except sqlite3.Error as error:
         log.warning("%s: cannot be made smaller (%s); it stays as it is", database, error)
+
+
+def writable_again(database: Path) -> Callable[[], bool]:
+    """Give what says, each time that it is asked, whether a database can be written to that could not the last time.
+
+    SQLite opens for reading alone what it cannot write to at that moment, and a connection stays as it was opened: the
+    server that has some like that has to be started anew.
+
+    Parameters
+    ----------
+    database : Path
+        An SQLite file; while its disk is away, it cannot be written to either.
+    """
+    could = True
+
+    def is_again() -> bool:
+        nonlocal could
+        before, could = could, os.access(database, os.W_OK)
+        return could and not before
+
+    return is_again

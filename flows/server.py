@@ -67,6 +67,8 @@ class Server:
         Gives where it is told what is wrong, for the message when it does not start.
     told : file, optional
         What it says; closed when it ends.
+    is_stale : callable, optional
+        Says, asked twice a second, whether it has to be started anew although it lives.
     """
 
     def __init__(
@@ -75,8 +77,9 @@ class Server:
         port: int,
         where: Callable[[], str],
         told: IO[bytes] | None = None,
+        is_stale: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._start, self._port, self._where, self._told = start, port, where, told
+        self._start, self._port, self._where, self._told, self._is_stale = start, port, where, told, is_stale
         self._ended = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="server", daemon=True)
         self._process = start(port)
@@ -117,6 +120,8 @@ class Server:
 
     def _keep(self) -> None:
         while not self._ended.wait(0.5):
+            if self._is_stale():
+                self._stop()
             if self._process.poll() is not None:
                 log.warning("Prefect's server has ended (%s) and is started again", self._process.returncode)
                 self._process = self._start(self._port)
@@ -127,14 +132,17 @@ class Server:
         if self._keeper.is_alive():
             # Or it would start another one.
             self._keeper.join()
+        self._stop()
+        if self._told is not None:
+            self._told.close()
+
+    def _stop(self) -> None:
         self._process.terminate()
         try:
             self._process.wait(_END)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._told is not None:
-            self._told.close()
 
 
 def use_server(url: str) -> None:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.environment import WATCHER
 from flows.outages import in_words, note_failure, printing_aside, wait_for_server, why_no_answer
-from flows.records import RETENTION, drop_old_runs, give_room_back
+from flows.records import RETENTION, drop_old_runs, give_room_back, writable_again
 from flows.server import Server, free_port, use_server
 from flows.waking import wake
 from pipeline.acquisitions.place import (
@@ -178,7 +178,10 @@ def _server(place: Path) -> Iterator[str]:
         yield url
         return
     give_room_back(place / _DATABASE)
-    server = Server(partial(_start_server, place), _port(place), lambda: f"see {place / 'server.log'}")
+    server = Server(
+        partial(_start_server, place), _port(place), lambda: f"see {place / 'server.log'}",
+        is_stale=writable_again(place / _DATABASE),
+    )  # fmt: skip
     try:
         server.wait()
         (place / SERVER).write_text(json.dumps({"url": server.url, "pid": os.getpid()}), encoding="utf-8")

@@ -16,6 +16,7 @@ from prefect.deployments import run_deployment
 from prefect.exceptions import PrefectException
 
 from flows.environment import SKIPPED
+from flows.handed_over import GIVEN_UP, started_again_as
 from pipeline.acquisitions.place import watch_hold
 from pipeline.errors import ClusterError, ConfigError
 from pipeline.images.discover import discover, with_whole_plates
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, State
 
     from pipeline.images.discover import InputImage
 
@@ -98,14 +99,17 @@ def submit(inputs: Sequence[str], deployment: str, *, fresh: bool) -> list[tuple
 def follow(scheduled: Sequence[tuple[InputImage, UUID]], output: Path) -> list[ImageReport]:
     """Wait until runs have ended, and say what has become of each image; tells of progress meanwhile.
 
+    One that was postponed, or has died, the watcher starts again: then that one is followed.
+
     Raises
     ------
     ClusterError
         If the watcher ends before them. What was handed over is done when the next one starts.
     """
-    waiting = {run: image for image, run in scheduled}
-    begun: set[UUID] = set()
-    reports: dict[UUID, ImageReport] = {}
+    waiting = {run: (at, image) for at, (image, run) in enumerate(scheduled)}
+    begun: set[int] = set()
+    reports: dict[int, ImageReport] = {}
+    put_off: set[UUID] = set()
     while waiting:
         if not is_held(watch_hold(output)):
             raise ClusterError(
@@ -115,16 +119,23 @@ def follow(scheduled: Sequence[tuple[InputImage, UUID]], output: Path) -> list[I
         for run in _look(list(waiting)):
             if run.state is None:
                 continue
-            if run.state.type == StateType.RUNNING and run.id not in begun:
-                begun.add(run.id)
-                tell(ImageStarted(waiting[run.id].name))
-            if run.state.type in _ENDED:
-                report = _report(run, waiting.pop(run.id), output)
-                reports[run.id] = report
+            at, image = waiting[run.id]
+            if run.state.type == StateType.RUNNING and at not in begun:
+                begun.add(at)
+                tell(ImageStarted(image.name))
+            if run.state.type == StateType.CRASHED and GIVEN_UP not in run.tags:
+                if (later := started_again_as(run)) is not None:
+                    waiting[later] = waiting.pop(run.id)
+                elif run.id not in put_off:
+                    put_off.add(run.id)
+                    log.warning("%s: waits to be started again: %s", image.name, _told(run.state))
+            elif run.state.type in _ENDED:
+                del waiting[run.id]
+                reports[at] = report = _report(run, image, output)
                 tell(ImageFinished(report.name, report.status))
         if waiting:
             sleep(_PAUSE)
-    return [reports[run] for _, run in scheduled]
+    return [reports[at] for at in range(len(scheduled))]
 
 
 def _look(runs: Sequence[UUID]) -> list[FlowRun]:
@@ -151,9 +162,13 @@ def _report(run: FlowRun, image: InputImage, output: Path) -> ImageReport:
     assert run.state is not None  # it has ended
     path, result = str(to_path(image.path).absolute()), image.result_in(output.absolute())
     seconds = round(run.total_run_time.total_seconds(), 3)
-    told = " ".join((run.state.message or str(run.state.name)).split())
+    told = _told(run.state)
     if run.state.type != StateType.COMPLETED:
         return ImageReport(image.name, path, "failed", reason=told, seconds=seconds)
     if run.state.name == SKIPPED:
         return ImageReport(image.name, path, "skipped", str(result), told)
     return ImageReport(image.name, path, "done", str(result), None, count_objects(result), seconds)
+
+
+def _told(state: State[Any]) -> str:
+    return " ".join((state.message or str(state.name)).split())

@@ -13,7 +13,7 @@ from pipeline.stores.hold import TakenError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["tells_of_disks", "why_not_writable", "why_postponed"]
+__all__ = ["next_delay", "tells_of_disks", "why_not_writable", "why_postponed"]
 
 _OF_DISKS = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOTCONN,
@@ -22,6 +22,14 @@ _OF_DISKS = (
 """What systems say of disks that are full, read-only or away."""
 
 _PROBE = bytes(2**16)
+
+_FIRST_DELAY, _LONGEST_DELAY = 30.0, 3600.0
+"""Seconds until a run that was postponed is started again, at first and at most."""
+
+
+def next_delay(before: float) -> float:
+    """Give the seconds until a run that was postponed is started again: each time longer than the time before."""
+    return min(max(2 * before, _FIRST_DELAY), _LONGEST_DELAY)
 
 
 def why_not_writable(output: Path) -> str | None:

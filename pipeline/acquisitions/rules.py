@@ -45,7 +45,7 @@ class WatchRules(Settings):
         "takes longer counts as dead.",
     )
     attempts: Whole = Field(
-        default=3, ge=1, le=100, description="How often a run is started again that died, or whose server did."
+        default=3, ge=1, le=100, description="After so many runs of it that died by themselves, one is given up."
     )
 
     @field_validator("sentinel")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from pipeline.acquisitions.ledger import Acquisition, AcquisitionLedger, Sighting
 from pipeline.acquisitions.outcome import why_no_result
 from pipeline.acquisitions.place import check_folders
-from pipeline.acquisitions.postponing import why_not_writable
+from pipeline.acquisitions.postponing import next_delay, why_not_writable
 from pipeline.acquisitions.readiness import Broken, Ready, examine, fingerprint, why_held_back
 from pipeline.errors import ImageError, SeamfreeError
 from pipeline.images.discover import check_name, images_below
@@ -34,9 +34,6 @@ __all__ = ["Found", "RunState", "Runs", "Scan", "scan"]
 
 log = logging.getLogger(__name__)
 
-_FIRST_DELAY, _LONGEST_DELAY = 30.0, 3600.0
-"""Seconds until a run that was postponed is started again, at first and at most."""
-
 _REFUSALS = 3
 """Whoever could not be asked for so many runs in one scan is not asked for more."""
 
@@ -50,13 +47,13 @@ class RunState:
     kind : str
         ``"alive"`` (it waits or runs), ``"done"``, ``"failed"`` (it will not get better by itself), ``"cancelled"`` by
         a person, ``"replaced"`` (the content that it was to segment was not there any more), ``"postponed"`` (the
-        place of its result was full, away, or held by another run), or ``"dead"``: its process has died, or nobody
-        knows of it any more.
+        place of its result was full, away, or held by another run), ``"interrupted"`` (its watcher has ended, and it
+        with that), or ``"dead"``: its process has died, or nobody knows of it any more.
     reason : str, optional
         Why it failed, or how it died.
     """
 
-    kind: Literal["alive", "done", "failed", "cancelled", "replaced", "postponed", "dead"]
+    kind: Literal["alive", "done", "failed", "cancelled", "replaced", "postponed", "interrupted", "dead"]
     reason: str | None = None
 
 
@@ -345,32 +342,39 @@ def _follow(order: Scan, ledger: AcquisitionLedger, runs: Runs, found: Found) ->
             ledger.change(held, replace(held, state="replaced", reason=state.reason, since=now))
         elif state.kind == "postponed":
             _postpone(order, ledger, held, str(state.reason), found)
-        elif state.kind != "dead":
+        elif state.kind == "interrupted":
+            _claim_again(order, ledger, held, str(state.reason), found, counts=False)
+        elif state.kind == "dead":
+            _claim_again(order, ledger, held, str(state.reason), found)
+        else:
             ledger.change(held, replace(held, state=state.kind, reason=state.reason, since=now))
             found.failed[held.path] = found.news[held.path] = state.reason or state.kind
-        else:
-            _claim_again(order, ledger, held, str(state.reason), found)
 
 
 def _postpone(order: Scan, ledger: AcquisitionLedger, held: Acquisition, reason: str, found: Found) -> None:
     """Have a run started again after a while, each time a longer one, that could not go on for no fault of its own."""
-    delay = min(max(2 * held.delay, _FIRST_DELAY), _LONGEST_DELAY)
     later = replace(
-        held, state="claimed", attempt=held.attempt + 1, run=None, reason=reason, since=order.clock(), delay=delay
-    )
+        held, state="claimed", attempt=held.attempt + 1, run=None, reason=reason, since=order.clock(),
+        delay=next_delay(held.delay),
+    )  # fmt: skip
     ledger.change(held, later)
     found.news[held.path] = f"postponed: {reason}"
 
 
-def _claim_again(order: Scan, ledger: AcquisitionLedger, held: Acquisition, reason: str, found: Found) -> None:
-    """Have a run started again that has died, or whose result is not there; give it up after some."""
-    now, died = order.clock(), held.died + 1
-    if died >= order.rules.attempts:
+def _claim_again(
+    order: Scan, ledger: AcquisitionLedger, held: Acquisition, reason: str, found: Found, *, counts: bool = True
+) -> None:
+    """Have a run started again that has ended too early, or whose result is not there; give up after some that count.
+
+    A watcher may be ended as often as people like while a large image is at work, which says nothing of that.
+    """
+    now, died = order.clock(), held.died + counts
+    if counts and died >= order.rules.attempts:
         reason = f"given up after {died} runs that died ({reason})"
         ledger.change(held, replace(held, state="failed", reason=reason, since=now, died=died))
         found.failed[held.path] = found.news[held.path] = reason
     else:
-        log.warning("%s: its run has died (%s) and is started again", held.path, reason)
+        log.warning("%s: its run is started again (%s)", held.path, reason)
         ledger.change(held, replace(held, state="claimed", attempt=held.attempt + 1, run=None, since=now, died=died))
 
 

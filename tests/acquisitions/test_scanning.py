@@ -71,6 +71,18 @@ def test_runs_that_die_are_started_again_and_given_up_in_the_end(place: Place) -
     assert len({key for _, key in place.runs.asked}) == 3
 
 
+def test_an_image_is_not_given_up_however_often_its_watcher_is_ended(place: Place) -> None:
+    place.write("a.tif")
+    place.settle()
+    ends = ["interrupted", "dead", "interrupted", "dead", "interrupted", "interrupted"]
+    for number, kind in enumerate(ends):
+        place.runs.states[place.runs.asked[number][1]] = RunState(kind, "it ended with its watcher")  # type: ignore[arg-type]
+        assert place.scan().started == ["a"]
+    place.finish(len(ends))
+    place.scan()
+    assert place.held()["a"].state == "done"
+
+
 def test_a_file_that_was_replaced_before_its_run_is_segmented_as_it_is_now(place: Place) -> None:
     place.write("a.tif")
     copy = place.write("other.tif")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.records import give_room_back
+from flows.records import give_room_back, writable_again
 
 
 def write(path: Path, rows: int, removed: int) -> None:
@@ -46,3 +46,14 @@ def test_what_a_database_does_not_need_any_more_is_given_back(tmp_path: Path, ca
     assert large.stat().st_size < 11 * 2**20
     assert numbers(large) == list(range(70, 80))
     assert not (tmp_path / "none.db").exists()
+
+
+def test_that_a_database_can_be_written_to_again_is_said_once(tmp_path: Path) -> None:
+    database, away = tmp_path / "prefect.db", tmp_path / "away"
+    database.touch()
+    ask = writable_again(database)
+    assert [ask(), ask()] == [False, False]
+    database.rename(away)
+    assert [ask(), ask()] == [False, False]
+    away.rename(database)
+    assert [ask(), ask()] == [True, False]

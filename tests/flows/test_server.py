@@ -59,3 +59,40 @@ def test_a_server_that_does_not_start_is_told_at_once() -> None:
     with pytest.raises(ClusterError, match="does not start; its last words: no database"):
         server.wait()
     assert [process.returncode for process in started] == [3, 3, 3]
+
+
+ANSWERING = """
+import http.server, sys
+
+class Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Healthy).serve_forever()
+"""
+
+
+def test_a_server_that_has_become_stale_is_started_anew_once(caplog: pytest.LogCaptureFixture) -> None:
+    """One whose connections to its database are for reading alone, for instance."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(port: int) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen([sys.executable, "-c", ANSWERING, str(port)], stderr=subprocess.DEVNULL))
+        return started[-1]
+
+    said = iter([False, True])
+    server = Server(start, free_port(), str, is_stale=lambda: next(said, False))
+    try:
+        server.wait()
+        deadline = time.monotonic() + 60
+        while len(started) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(1.5)
+        assert len(started) == 2
+        assert started[0].poll() is not None
+        assert "is started again" in caplog.text
+    finally:
+        server.end()
+    assert started[1].poll() is not None
