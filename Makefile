@@ -54,6 +54,7 @@ bench: venv $(PEERS)/ready
 	$(BIN)/python tests/benchmarks/memory.py
 	$(BIN)/python tests/benchmarks/labels.py
 	$(BIN)/python tests/benchmarks/sliding.py
+	$(BIN)/python tests/benchmarks/deriving.py
 	$(BIN)/python tests/benchmarks/viewer.py
 	$(BIN)/python tests/benchmarks/startup.py
 	$(BIN)/python tests/benchmarks/scaling.py

@@ -12,16 +12,18 @@ if TYPE_CHECKING:
     from pipeline.batch import segment
     from pipeline.config import RunConfig
     from pipeline.errors import SeamfreeError
+    from pipeline.models.convolutional import make_fully_convolutional
     from pipeline.models.library import load_model
     from pipeline.overview import plan
     from pipeline.results import open_result
 
-__all__ = ["RunConfig", "SeamfreeError", "load_model", "open_result", "plan", "segment"]
+__all__ = ["RunConfig", "SeamfreeError", "load_model", "make_fully_convolutional", "open_result", "plan", "segment"]
 
 _HOMES = {
     "RunConfig": "pipeline.config",
     "SeamfreeError": "pipeline.errors",
     "load_model": "pipeline.models.library",
+    "make_fully_convolutional": "pipeline.models.convolutional",
     "open_result": "pipeline.results",
     "plan": "pipeline.overview",
     "segment": "pipeline.batch",

@@ -357,6 +357,12 @@ class RunConfig(Settings):
     )
     instances: InstancesConfig = InstancesConfig()
     output: OutputConfig = OutputConfig()
+    self_check: Literal["auto", "always", "off"] = Field(
+        default="auto",
+        description="Whether two tiles are held against one larger pass before all are computed: auto leaves that out "
+        "where it would add more than a twentieth to the network's work, or the image is a single tile; always does it "
+        "there, too.",
+    )
     audit: AuditConfig = AuditConfig()
     execution: ExecutionConfig = ExecutionConfig()
 

@@ -134,6 +134,8 @@ class RunPlan(BaseModel):
     device: Literal["cpu", "cuda"]
     window_bytes: NonNegativeInt
     """Estimate of what one forward pass allocates."""
+    self_check: Literal["auto", "always", "off"] = "auto"
+    """Whether two tiles are held against a larger pass before all are computed; no array depends on it."""
     audit_windows: NonNegativeInt
     """Windows that are computed again before the result gets its name, 0 for no audit; no array depends on it."""
     versions: dict[str, str]
@@ -272,7 +274,7 @@ class RunPlan(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that the result's bytes depend on, as JSON: work of equal identity may be gone on with."""
-        beside = {"name", "output", "staging", "destination", "model", "window_bytes", "trust_model_code",
+        beside = {"name", "output", "staging", "destination", "model", "window_bytes", "trust_model_code", "self_check",
                   "audit_windows", "report", "tiling", "precision_tolerance", "precision_measured"}  # fmt: skip
         facts = self.model_dump(mode="json", exclude=beside)
         if self.content_sha256 is not None:
@@ -422,6 +424,7 @@ def make_plan(
             "precision_tolerance": tolerance,
             "device": intent.device,
             "window_bytes": memory(footprint.window_shape(core)),
+            "self_check": config.self_check,
             "audit_windows": audit_windows.choose_count(label_shape, full_core, footprint)
             if config.audit.windows is None
             else config.audit.windows,

@@ -38,14 +38,25 @@ SEED = 1
 
 
 def why_unchecked(plan: RunPlan) -> str | None:
-    """Say why a run is not checked beforehand; None where it is."""
+    """Say why a run is not checked beforehand; None where it is.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        A plan, whose ``self_check`` is what the user wants: ``auto`` leaves out what costs too much or has no seam.
+    """
+    if plan.self_check == "off":
+        return "it was left out, by the setting self_check"
     if plan.instances == "overlap":
         return "a function takes the network's place"
     if plan.seams is not None:
         return "the network is not local, and the user insists"
     axis = _cut_axis(plan)
     if axis is None:
-        return "the image is a single tile, and has no seam"
+        small = " to put one into, for it is too small" if plan.self_check == "always" else ""
+        return f"the image is a single tile, and has no seam{small}"
+    if plan.self_check == "always":
+        return None
     footprint, edges = _edges(plan)
     edges = edges[4 - plan.spatial_ndim :]
     doubled = _doubled(edges, axis - (4 - plan.spatial_ndim))
@@ -56,8 +67,16 @@ def why_unchecked(plan: RunPlan) -> str | None:
 
 
 def _cut_axis(plan: RunPlan) -> int | None:
-    """Give the first axis along which tiles meet; None where there is but one."""
-    return next((at for at in linked_axes(plan.spatial_ndim) if plan.label_shape[at] > plan.core[at]), None)
+    """Give the first axis along which tiles meet; None where there is but one.
+
+    Of a single tile that is to be checked nevertheless, the first axis along which two small ones have pixels.
+    """
+    axes = linked_axes(plan.spatial_ndim)
+    met = next((at for at in axes if plan.label_shape[at] > plan.core[at]), None)
+    if met is None and plan.self_check == "always":
+        _, edges = _edges(plan)
+        return next((at for at in axes if plan.label_shape[at] > edges[at]), None)
+    return met
 
 
 def _edges(plan: RunPlan) -> tuple[Footprint, tuple[int, ...]]:
@@ -87,7 +106,7 @@ def compare_passes(plan: RunPlan, _index: int = 0) -> Record:
     Parameters
     ----------
     plan : RunPlan
-        A plan with seams, whose statistics are noted.
+        A plan that `why_unchecked` has nothing against, whose statistics are noted.
 
     Returns
     -------

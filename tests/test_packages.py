@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from pipeline.cli import app
 from pipeline.config import make_config
 from pipeline.models.facts import learn_facts
 from tests.fields import load_fields
-from tests.models.packaged import Wish, predict_with_core, save_package
+from tests.models.packaged import Wish, predict_by_default, predict_with_core, save_package
 from tests.test_seams import real_looking, whole_pass
 
 SIGMOID: Any = (("sigmoid", {}),)
@@ -145,7 +146,12 @@ def save_image(path: Path, wish: Wish) -> NDArray[np.uint16]:
     return image
 
 
-def core_scores(package: Path, wish: Wish, image: NDArray[np.uint16]) -> NDArray[np.float64]:
+def core_scores(
+    package: Path,
+    wish: Wish,
+    image: NDArray[np.uint16],
+    predict: Callable[[Any, NDArray[Any]], NDArray[Any]] = predict_with_core,
+) -> NDArray[np.float64]:
     """Give what bioimageio.core predicts of the whole image, as scores of all classes, classes first."""
     order = f"c{wish.spatial}"
     given = image.astype(np.float32)
@@ -158,7 +164,7 @@ def core_scores(package: Path, wish: Wish, image: NDArray[np.uint16]) -> NDArray
     if "b" in wish.axes:
         given = np.expand_dims(given, wish.axes.index("b"))
     with ZipFile(package) as archive:
-        found = predict_with_core(load_description(archive), given).astype(np.float64)
+        found = predict(load_description(archive), given).astype(np.float64)
     found = found[0] if wish.axes.startswith("b") else found
     found = np.moveaxis(found, present.index("c"), 0) if "c" in present else found[None]
     if wish.last == "softmax" or ("softmax", {}) in wish.postprocessing:
@@ -223,6 +229,60 @@ def compare_with_core(tmp_path: Path, wish: Wish, *, trust: bool = False) -> flo
         return share
     assert difference.max() <= 2e-6, difference.max()
     return float(difference.max())
+
+
+STATISTICS: dict[str, Any] = {
+    "0.4": per_sample("zero_mean_unit_variance", "yx"), "0.5": (("zero_mean_unit_variance", {"axes": ["y", "x"]}),),
+}  # fmt: skip
+
+DEFAULTS: dict[str, Wish] = {
+    "0.4, same": Wish(format="0.4", outputs=2, preprocessing=STATISTICS["0.4"], postprocessing=SIGMOID),
+    "0.4, valid": Wish(
+        format="0.4", padding="valid", halo=None, outputs=2, preprocessing=STATISTICS["0.4"], postprocessing=SIGMOID
+    ),
+    # It is padded, so that statistics would be of something else; see the next test.
+    "0.5, same": Wish(outputs=2, preprocessing=(("scale_linear", {"gain": 0.01}),), postprocessing=SIGMOID),
+    "0.5, valid": Wish(
+        padding="valid", halo=None, outputs=2, preprocessing=STATISTICS["0.5"], postprocessing=SIGMOID
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_inside_of_an_image_it_gives_what_bioimageio_core_predicts_by_default(tmp_path: Path, name: str) -> None:
+    wish = DEFAULTS[name]
+    package = save_package(tmp_path / "package.zip", wish)
+    image = save_image(tmp_path / "a.ome.tif", wish)
+    found = run(package, tmp_path / "a.ome.tif", tmp_path / "out")
+    expected = core_scores(package, wish, image, predict_by_default)
+    context = learn_facts(package).context
+    # A valid network's output lacks its margin.
+    there = (slice(None), *(slice(margin, -margin or None) for margin in context.margin))
+    difference = np.abs(found[there] - expected)
+    assert expected.std() > 1e-3
+    far = [max(reach) - margin for reach, margin in zip(context.reach, context.margin, strict=True)]
+    inner = (slice(None), *(slice(each, -each or None) for each in far))
+    assert difference[inner].size > 0.7 * found.size
+    assert difference[inner].max() <= 2e-6
+    # Nearer to the border, a network that pads sees what is beyond the image. Here that is the mirrored image without
+    # the pixels of the border twice. In bioimageio.core it is zeros for format 0.4; for 0.5, by default, as many pixels
+    # as the declared halo says, mirrored with the pixels of the border twice, and zeros behind them. Of a valid
+    # network, bioimageio.core gives only what sees none of it.
+    assert (difference.max() > 1e-3) == (wish.padding == "same")
+
+
+def test_by_default_bioimageio_core_takes_statistics_of_what_it_has_padded(tmp_path: Path) -> None:
+    wish = Wish(outputs=2, preprocessing=STATISTICS["0.5"], postprocessing=SIGMOID)
+    package = save_package(tmp_path / "package.zip", wish)
+    image = save_image(tmp_path / "a.ome.tif", wish)
+    expected = core_scores(package, wish, image, predict_by_default)
+    assert wish.halo is not None
+    padded = np.pad(image, ((0, 0), *[(wish.halo, wish.halo)] * 2), mode="symmetric")
+    tifffile.imwrite(tmp_path / "b.tif", padded[0], photometric="minisblack")
+    inner = np.s_[:, 8:-8, 8:-8]
+    for name, halo, alike in (("a.ome.tif", 0, False), ("b.tif", wish.halo, True)):
+        found = run(package, tmp_path / name, tmp_path / "out")[:, halo : -halo or None, halo : -halo or None]
+        assert (np.abs(found - expected)[inner].max() <= 2e-6) == alike
 
 
 def test_a_valid_network_begins_its_poolings_where_the_mirrored_image_does(tmp_path: Path) -> None:

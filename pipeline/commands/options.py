@@ -61,6 +61,10 @@ Resolution = Annotated[
 Rescale = Annotated[
     Literal["auto", "off"] | None, typer.Option(help="Run the network at the pixel size that its card names.")
 ]
+SelfCheck = Annotated[
+    Literal["auto", "always", "off"] | None,
+    typer.Option("--self-check", help="Whether tiles are held against a larger pass before the run."),
+]
 Tta = Annotated[bool, typer.Option("--tta", help="Average over mirrored and transposed windows.")]
 Instances = Annotated[
     Literal["components", "watershed", "overlap", "none"] | None, typer.Option(help="How objects are told apart.")
@@ -106,6 +110,7 @@ def settings_of(
     ome_zarr: str | None = None,
     in_place: bool = False,
     sequence: str | None = None,
+    self_check: str | None = None,
 ) -> RunConfig:
     """Lay the command line over the configuration file, and validate both together."""
     from pipeline.config import load_config, make_config
@@ -128,6 +133,7 @@ def settings_of(
         "resolution": resolution,
         "tta": tta or None,
         "rescale": rescale,
+        "self_check": self_check,
     }
     values.update({name: value for name, value in given.items() if value is not None})
     nested: dict[str, dict[str, Any]] = {

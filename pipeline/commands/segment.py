@@ -29,6 +29,7 @@ from pipeline.commands.options import (
     Rescale,
     Resolution,
     Scheduler,
+    SelfCheck,
     Sequence,
     Series,
     SkipBelow,
@@ -89,6 +90,7 @@ def run(
     resolution: Resolution = None,
     tta: Tta = False,
     rescale: Rescale = None,
+    self_check: SelfCheck = None,
     no_image: Annotated[bool, typer.Option("--no-image", help="Leave the image out of the result.")] = False,
     ome_zarr: OmeZarr = None,
     in_place: InPlace = False,
@@ -102,7 +104,7 @@ def run(
         scheduler=scheduler, image=not no_image,
         skip_below=skip_below, factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
         fully_convolutional=fully_convolutional, resolution=resolution, tta=tta, rescale=rescale, ome_zarr=ome_zarr,
-        in_place=in_place, sequence=sequence,
+        in_place=in_place, sequence=sequence, self_check=self_check,
     )  # fmt: skip
     start_early(settings)
     from rich.console import Console

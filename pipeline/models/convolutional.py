@@ -57,7 +57,9 @@ def find_window(network: nn.Module, channels: int, dims: Literal[2, 3]) -> tuple
 
 
 def make_fully_convolutional(network: nn.Module, channels: int, window: Sequence[int]) -> nn.Module:
-    """Turn a classifier of patches into a network of convolutions.
+    """Turn a classifier of patches into a network of convolutions, which says of a whole image what it says of windows.
+
+    It is what `--fully-convolutional` does; from `pipeline`, it can be imported, too.
 
     Parameters
     ----------
@@ -81,7 +83,23 @@ def make_fully_convolutional(network: nn.Module, channels: int, window: Sequence
     ------
     ModelError
         If a layer depends on where in the window a pixel lies, or on the window as a whole, in a way that no
-        convolution has; names the layer.
+        convolution has; names the layer. If the network is in training mode, or takes no such window.
+
+    Examples
+    --------
+    A classifier of windows of 6 x 6 pixels, with a stride of 2, on an image in which 3 x 4 such windows fit:
+
+    >>> import torch
+    >>> from pipeline import make_fully_convolutional
+    >>> from torch import nn
+    >>> classifier = nn.Sequential(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 3)).eval()
+    >>> sliding = make_fully_convolutional(classifier, channels=1, window=(6, 6))
+    >>> image = torch.rand(1, 1, 10, 12)
+    >>> sliding(image).shape
+    torch.Size([1, 3, 3, 4])
+    >>> window = image[..., 4:10, 2:8]
+    >>> torch.allclose(sliding(image)[..., 2, 1], classifier(window), atol=1e-5)
+    True
     """
     if network.training:
         raise ModelError("the network is in training mode, where outputs depend on each other; call its eval() first")

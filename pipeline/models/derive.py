@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["LONGEST_PROBE", "derive_context"]
 
 LONGEST_PROBE = 4096
-"""Pixels along the examined axis beyond which nobody looks."""
+"""Pixels along the examined axis beyond which nobody looks for what an output sees.
+
+Windows that are compared afterwards have the context of both ends besides, and are twice as long where that is more: up
+to 12,292 pixels for a network that sees 1,023.
+"""
 
 _LONGEST_OPAQUE = {2: 1024, 3: 192}
 """The same where every probe costs a whole forward pass."""
@@ -67,7 +71,8 @@ def derive_context(
     output : str, optional
         Which of several outputs it is about: a key, or a number from 0. The first, where absent.
     longest : int
-        Extent of the largest probe, in pixels.
+        Pixels along an axis of the largest image in which what an output sees is looked for. Windows that are compared
+        afterwards may be longer, and so are images of which the shapes alone are asked for.
     first : tuple of int, optional
         A size that the network takes, where that is known.
 

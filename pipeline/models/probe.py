@@ -22,7 +22,10 @@ __all__ = ["Around", "Probe", "load_script", "named_outputs"]
 
 
 _LONGEST_NUMBERS = 2**17
-"""Pixels along an edge beyond which only shapes are asked for, and no numbers computed."""
+"""Pixels along an edge beyond which only shapes are asked for, and no numbers computed.
+
+Above the first of the growths of `pipeline.models.sizes`, where a network whose sizes need numbers must compute them.
+"""
 
 
 def load_script(content: bytes, device: str) -> nn.Module:

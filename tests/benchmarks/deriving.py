@@ -1,4 +1,4 @@
-"""How long it takes to derive how far real networks look, as `seamfree inspect` does, and how long the probes are.
+"""How long it takes to derive how far real networks look, as `seamfree inspect` does, and how long its passes are.
 
     python tests/benchmarks/deriving.py [NAME ...]
 
@@ -20,14 +20,15 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.append(str(Path(__file__).parents[2]))
 
+from pipeline.models import derive
 from pipeline.models.architecture import UNetConfig
 from pipeline.models.derive import derive_context
 from pipeline.models.facts import learn_facts
 from pipeline.models.library import load_model
+from pipeline.models.probe import Probe
 from pipeline.models.unet import UNet
 
 
@@ -81,17 +82,18 @@ class ResidualUNet(nn.Module):
         return torch.as_tensor(self.head(current))
 
 
-class Passes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the longest image that a convolution is computed on."""
+class Passes(Probe):
+    """Notes the longest image that numbers are computed of.
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.longest = 0
+    It watches from without: inside of a mode of torch's, scripts cannot be copied without their numbers, and more would
+    be computed than otherwise.
+    """
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
-        if func._schema.name in ("aten::convolution", "aten::_convolution") and args[0].device.type == "cpu":
-            self.longest = max(self.longest, *args[0].shape[2:])
-        return func(*args, **(kwargs or {}))
+    longest = 0
+
+    def run(self, axis: int, lines: Tensor, shape: tuple[int, ...], **wishes: Any) -> Any:  # noqa: ANN401 (as its base)
+        Passes.longest = max(Passes.longest, *shape)
+        return super().run(axis, lines, shape, **wishes)
 
 
 def traced() -> nn.Module:
@@ -115,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=list(NETWORKS))
     names = parser.parse_args().names
+    derive.Probe = Passes  # type: ignore[attr-defined]
     print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores")
     began = perf_counter()
     learn_facts("nuclei-fluorescence")
@@ -124,17 +127,16 @@ def main() -> None:
     for name in names:
         make, dims = NETWORKS[name]
         network = make().eval()
+        Passes.longest = 0
         began = perf_counter()
         context = derive_context(network, 1, dims)
         seconds = perf_counter() - began
-        with Passes() as passes:
-            derive_context(network, 1, dims)
         facts = {
             "weights": sum(each.numel() for each in network.parameters()),
             "seconds": round(seconds, 1),
             "local": context.local,
             "reach": [max(each) for each in context.reach],
-            "longest_probe": passes.longest,
+            "longest_pass": Passes.longest,
         }
         print(name, json.dumps(facts), flush=True)
 

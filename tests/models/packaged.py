@@ -18,7 +18,7 @@ from bioimageio.spec.model import v0_4, v0_5
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-__all__ = ["NETWORKS", "Wish", "save_package"]
+__all__ = ["NETWORKS", "Wish", "predict_by_default", "predict_with_core", "save_package"]
 
 CODE = '''"""Networks of a package."""
 
@@ -182,13 +182,27 @@ def predict_with_core(description: Any, image: NDArray[Any]) -> NDArray[Any]:  #
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with create_prediction_pipeline(description) as pipeline:
-            name = getattr(description.inputs[0], "id", None) or description.inputs[0].name
-            sample = create_sample_for_model(description, inputs={name: image})
+            sample = create_sample_for_model(description, inputs={_input_name(description): image})
             outcome = pipeline.predict_sample_without_blocking(
                 sample, skip_input_padding=True, skip_output_cropping=True
             )
     (tensor,) = outcome.members.values()
     return np.asarray(tensor.data)
+
+
+def predict_by_default(description: Any, image: NDArray[Any]) -> NDArray[Any]:  # noqa: ANN401 (it has no types)
+    """Give what `bioimageio.core.predict` gives of an image, with no other arguments."""
+    from bioimageio.core import predict
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outcome = predict(model=description, inputs={_input_name(description): image})
+    (tensor,) = outcome.members.values()
+    return np.asarray(tensor.data)
+
+
+def _input_name(description: Any) -> str:  # noqa: ANN401 (it has no types)
+    return str(getattr(description.inputs[0], "id", None) or description.inputs[0].name)
 
 
 def _save_weights(folder: Path, wish: Wish, network: nn.Module, example: Tensor) -> None:

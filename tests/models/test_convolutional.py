@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from collections.abc import Callable
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipeline.errors import ModelError
+from pipeline.models import convolutional
 from pipeline.models.context import stitched_context
 from pipeline.models.convolutional import find_window, make_fully_convolutional
 from pipeline.models.derive import derive_context
@@ -142,3 +144,9 @@ def test_the_classifier_itself_is_left_as_it_was() -> None:
         for tensor in made.parameters():
             tensor.zero_()
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+
+
+def test_its_example_runs() -> None:
+    ran = doctest.testmod(convolutional)
+    assert ran.attempted
+    assert not ran.failed

@@ -255,3 +255,24 @@ def test_a_network_in_training_or_of_other_channels_is_an_error() -> None:
         derive_context(Net(), 1, 2)
     with pytest.raises(ModelError, match=r"no image of 3 channel\(s\).*down\.0\.body\.0 \(Conv2d\)"):
         derive_context(Net().eval(), 3, 2)
+
+
+class Noting(nn.Module):
+    """Dilated convolutions that see 2 ** `layers` - 1 pixels, and note of how long images they were asked what."""
+
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(nn.Conv2d(1, 1, 3, padding=2**at, dilation=2**at) for at in range(layers)))
+        self.longest = {"shapes": 0, "numbers": 0}
+
+    def forward(self, image: Tensor) -> Tensor:
+        what = "shapes" if image.device.type == "meta" else "numbers"
+        self.longest[what] = max(self.longest[what], *image.shape[2:])
+        return torch.as_tensor(self.layers(image))
+
+
+@pytest.mark.parametrize(("layers", "longest"), [(3, LONGEST_PROBE - 1), (10, 12_292)])
+def test_how_long_images_are_of_which_numbers_are_computed(layers: int, longest: int) -> None:
+    network = Noting(layers).eval()
+    assert max(map(max, derive_context(network, 1, 2).reach)) == 2**layers - 1
+    assert network.longest == {"shapes": 40_321, "numbers": longest}

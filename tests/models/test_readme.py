@@ -26,7 +26,9 @@ SECTION = (
     .split("\n### ")[0]
 )
 
-EXPORTS = re.split(r"# network: \{format: (\S+)\}.*\n", re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)[0])
+EXPORTING, SLIDING = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+
+EXPORTS = re.split(r"# network: \{format: (\S+)\}.*\n", EXPORTING)
 WAYS = dict(zip(EXPORTS[1::2], EXPORTS[2::2], strict=True))
 
 OPTIONS = {"torch-export": ["--trust-model-code"], "factory": ["--factory", "readme_network:make"]}
@@ -82,3 +84,16 @@ def test_a_network_that_is_exported_as_shown_is_examined_and_run(
     told = CliRunner().invoke(app, [*command, *OPTIONS.get(form, [])])
     assert told.exit_code == 0, told.output
     assert open_result("out/a.ome.zarr").provenance["plan"]["classes"] == ["background", "cell"]
+
+
+def test_a_classifier_slides_as_shown() -> None:
+    torch.manual_seed(3)
+    names: dict[str, torch.Tensor] = {}
+    exec(SLIDING, names)
+    scores, one = names["scores"], names["one"]
+    shape = re.findall(r"scores = .*# \((.*?)\):", SLIDING)[0]
+    assert tuple(scores.shape) == tuple(map(int, shape.split(", ")))
+    row, column = map(int, re.findall(r"one = .*scores\[\.\.\., (\d+), (\d+)\]", SLIDING)[0])
+    assert float((scores[..., row, column] - one).abs().max()) <= 1e-6
+    # Of another window, other scores.
+    assert float((scores[..., row, column + 1] - one).abs().max()) > 1e-6

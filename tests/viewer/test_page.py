@@ -14,6 +14,7 @@ from pipeline import open_result
 from pipeline.look import OBJECT_COLOURS
 from tests.browser import BROWSER, WHY_NOT, Page, open_page
 from tests.viewer.conftest import serving
+from tests.viewer.large import CHUNK, SIZE, open_at, open_whole, write_large
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason=WHY_NOT)]
 
@@ -205,4 +206,21 @@ def test_a_plate_offers_its_wells_and_the_input_is_shown(page: Page, plate: Path
         show(page, server.url)
         page.key("o")
         assert stage(page).max() > 200
+        assert not page.errors
+
+
+def test_of_100_gigapixels_only_what_is_seen_is_read(page: Page, tmp_path: Path, model: str) -> None:
+    large, edge = write_large(tmp_path, 100, model=model, execution={"scheduler": "serial"})
+    assert edge**2 > 1e11
+    # Chunks that a screen can touch, of image, classes and objects; and as much again, for indices of shards, metadata
+    # of levels, and the overview. At full resolution alone, the image has a million and a half.
+    most = 2 * 3 * (SIZE[0] // CHUNK + 2) * (SIZE[1] // CHUNK + 2)
+    page.errors.clear()
+    with serving(large) as server:
+        page.open("about:blank")
+        for read in (open_whole(page, server.url), open_at(page, edge // 3, edge // 5)):
+            assert 10 < read["requests"] <= most
+            assert 0 < read["megabytes"] <= 4
+            assert stage(page).std() > 10
+        assert place_of(page)["resolution"] == 1
         assert not page.errors
