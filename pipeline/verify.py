@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ def verify(
     seed: int = 0,
     workers: int = 1,
     function: str | None = None,
+    factory: str | None = None,
+    trust_model_code: bool = False,
 ) -> list[Check]:
     """Check a finished result: its metadata, that no byte of its arrays has changed, and that its tiles do not show.
 
@@ -50,7 +53,7 @@ def verify(
         Folder ``NAME.ome.zarr``.
     audit : bool
         Whether to compute parts of it again; for this, and for intensities in the table, the input may be opened.
-    windows, seed, workers, function
+    windows, seed, workers, function, factory, trust_model_code
         As for `audit_again`.
 
     Returns
@@ -66,10 +69,15 @@ def verify(
     """
     folder = to_path(path)
     provenance = read_provenance(folder)
+    named: dict[str, Any] = {
+        "windows": windows, "seed": seed, "workers": workers, "function": function, "factory": factory,
+        "trust_model_code": trust_model_code,
+    }  # fmt: skip
+    again = partial(audit_again, **named)
     if "fields" in provenance:
         return _verify_plate(
             PlateResult.of(folder, provenance),
-            lambda field: verify(field, audit=audit, windows=windows, seed=seed, workers=workers, function=function),
+            lambda field: verify(field, audit=audit, **named),
         )
     try:
         noted, checksums = provenance["plan"], dict(provenance["checksums"])
@@ -97,7 +105,7 @@ def verify(
         checks.append(replace(unknown if whole else damaged, what=_CONTENTS))
     checks += _note_damage(folder, [check.what for check in checks if not check.passed])
     if audit:
-        seams = _check_seams(folder, windows, seed, workers, function) if whole else replace(damaged, what=_SEAMS)
+        seams = _check_seams(folder, again) if whole else replace(damaged, what=_SEAMS)
         checks.append(seams)
     return checks
 
@@ -202,11 +210,11 @@ def _note_damage(folder: AnyPath, what: list[str]) -> list[Check]:
     )
 
 
-def _check_seams(folder: AnyPath, windows: int | None, seed: int, workers: int, function: str | None) -> Check:
+def _check_seams(folder: AnyPath, again: Callable[[AnyPath], dict[str, Any]]) -> Check:
     from pipeline.audit import describe_faults, describe_report
 
     try:
-        report = audit_again(folder, windows=windows, seed=seed, workers=workers, function=function)
+        report = again(folder)
     except ConfigError:
         raise
     except (ImageError, ModelError, PlanError) as error:
@@ -221,7 +229,14 @@ def _check_seams(folder: AnyPath, windows: int | None, seed: int, workers: int, 
 
 
 def audit_again(
-    path: str | AnyPath, *, windows: int | None = None, seed: int = 0, workers: int = 1, function: str | None = None
+    path: str | AnyPath,
+    *,
+    windows: int | None = None,
+    seed: int = 0,
+    workers: int = 1,
+    function: str | None = None,
+    factory: str | None = None,
+    trust_model_code: bool = False,
 ) -> dict[str, Any]:
     """Audit the seams of a finished result: with its model, and its input where it has no copy of the image.
 
@@ -238,6 +253,10 @@ def audit_again(
     function : str, optional
         The function that has found the objects, as the run was told it, where one has: it may be called again. What a
         result says of a function is no permission to run it.
+    factory : str, optional
+        The function that makes the network, as the run was told it; that it is another one by now is refused.
+    trust_model_code : bool
+        Whether code of the model may be run.
 
     Returns
     -------
@@ -257,7 +276,7 @@ def audit_again(
     from pipeline.audit import audit_result
     from pipeline.detect import check_same_function
 
-    plan = _plan_of(to_path(path).absolute(), windows)
+    plan = _plan_of(to_path(path).absolute(), windows, factory, trust=trust_model_code)
     if function is not None:
         check_same_function(plan.network, function, str(path))
     with _open_executor(plan, workers) as executor:
@@ -274,13 +293,14 @@ def audit_again(
     return report
 
 
-def _plan_of(folder: AnyPath, windows: int | None) -> RunPlan:
-    """Give the plan of a result, for the place where it lies now, with as many windows as wanted."""
+def _plan_of(folder: AnyPath, windows: int | None, factory: str | None, *, trust: bool) -> RunPlan:
+    """Give the plan of a result, for the place where it lies now, with as many windows and as much trust as wanted."""
     from pipeline.audit import learn_footprint
     from pipeline.audit_windows import choose_count
     from pipeline.site import count_gpus
 
     plan = noted_plan(folder, read_provenance(folder))
+    plan = plan.model_copy(update={"factory": factory, "trust_model_code": trust})
     if plan.device == "cuda" and not count_gpus("auto"):
         raise PlanError(f"{folder}: computed on a GPU, and there is none here")
     if windows is None:

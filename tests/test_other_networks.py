@@ -110,6 +110,26 @@ def test_each_format_is_examined_and_tiled(tmp_path: Path, form: NetworkFormat, 
     assert np.abs(whole[0] - whole[1]).max() <= TOLERANCE["float32"]
 
 
+def test_the_seams_of_a_network_that_code_makes_are_verified_once_it_is_named(tmp_path: Path) -> None:
+    name = "classic U-Net, same"
+    content = exported(ZOO[name].make(), "factory")
+    model = save_foreign(tmp_path / "model", content, "factory", arguments={"name": name})
+    image = tmp_path / "a.tif"
+    tifffile.imwrite(image, real_looking((50, 60)), photometric="minisblack")
+    settings = {"model": model, "factory": FACTORY, "tile": 32, "execution": {"scheduler": "serial"}}
+    (report,) = segment(image, tmp_path / "out", make_config(settings))
+    assert report.status == "done", report.reason
+    command = ["verify", str(tmp_path / "out" / "a.ome.zarr")]
+    # What a result says of code is no permission to run it.
+    untold = CliRunner().invoke(app, command)
+    assert "not made seams" in untold.output
+    assert "--factory" in untold.output
+    told = CliRunner().invoke(app, [*command, "--factory", FACTORY])
+    assert told.exit_code == 0, told.output
+    assert "not made" not in told.output
+    assert "ok     seams: " in told.output
+
+
 def test_a_network_that_sees_everything_is_refused_unless_the_user_insists(tmp_path: Path) -> None:
     name = "instance norm"
     content = exported(ZOO[name].make(), "factory")

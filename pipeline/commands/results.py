@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.commands.options import Factory, Trust
 from pipeline.errors import ConfigError
 from pipeline.interrupt import ending_at_signals
 from pipeline.printing import printable
@@ -22,6 +23,8 @@ def verify(
     function: Annotated[
         str | None, typer.Option(help="The function that found the objects, as the run was told it: call it again.")
     ] = None,
+    factory: Factory = None,
+    trust_model_code: Trust = False,
     plot: Annotated[Path | None, typer.Option(help="File for a plot of the run's audit, as SVG.")] = None,
 ) -> None:
     """Check a finished result: metadata, checksums, what it holds, and that its tiles do not show."""
@@ -29,7 +32,10 @@ def verify(
     from pipeline.verify import verify as check
 
     place = check_result(result)
-    checks = check(place, audit=audit, windows=windows, seed=seed, workers=workers, function=function)
+    checks = check(
+        place, audit=audit, windows=windows, seed=seed, workers=workers, function=function, factory=factory,
+        trust_model_code=trust_model_code,
+    )  # fmt: skip
     for found in checks:
         verdict = ("ok    " if found.passed else "FAILED") if found.made else "not made"
         typer.echo(printable(f"{verdict} {found.what}{': ' if found.detail else ''}{found.detail}"))

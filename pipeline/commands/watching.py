@@ -12,10 +12,12 @@ from pipeline.commands.options import (
     Channels,
     Config,
     Device,
+    Factory,
     Inputs,
     Instances,
     Model,
     Precision,
+    Trust,
     Workers,
     named_folder,
     settings_of,
@@ -65,6 +67,8 @@ def watch(
     precision: Precision = None,
     device: Device = None,
     workers: Workers = None,
+    factory: Factory = None,
+    trust_model_code: Trust = False,
     every: Annotated[
         float, typer.Option(min=1, max=30 * 86400, help="Seconds between two looks at the folder.")
     ] = 30.0,
@@ -95,8 +99,9 @@ def watch(
     if notify is not None and not _is_web_address(notify):
         raise ConfigError("--notify: an address that begins with http:// or https:// is wanted")
     settings = settings_of(
-        config, model=model, instances=instances, channels=channel, precision=precision, device=device, workers=workers
-    )
+        config, model=model, instances=instances, channels=channel, precision=precision, device=device,
+        workers=workers, factory=factory, trust=trust_model_code,
+    )  # fmt: skip
     try:
         rules = WatchRules.model_validate(
             {"settle": settle, "patience": patience, "sentinel": sentinel, "missing_chunks": missing_chunks}
