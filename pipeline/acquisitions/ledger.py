@@ -180,9 +180,12 @@ class AcquisitionLedger:
             if read_only:  # a process was killed that was about to make it
                 self._connection.close()
                 self._connection = sqlite3.connect(":memory:")
-            self._connection.executescript(_SCHEMA)
-            self._add_columns()
             with self._connection:
+                # In one piece: a process that opens it meanwhile would take the half of it for something else.
+                self._connection.execute("BEGIN IMMEDIATE")
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    self._connection.execute(statement)
+                self._add_columns()
                 self._connection.execute("INSERT OR IGNORE INTO ledger VALUES (1, ?)", (uuid4().hex,))
 
     def _add_columns(self) -> None:

@@ -6,6 +6,7 @@ import sqlite3
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,31 @@ def test_a_ledger_of_a_version_before_is_gone_on_with(tmp_path: Path) -> None:
         assert held is not None
         assert held.died == 0
         assert ledger.identity
+
+
+def test_a_ledger_is_never_seen_half_made(tmp_path: Path) -> None:
+    """Who opens it while another process makes it sees nothing of it, or all."""
+    made = str(tmp_path / "ledger")
+    seen: set[frozenset[str]] = set()
+
+    def look() -> int:
+        with closing(sqlite3.connect(made)) as other:
+            seen.add(frozenset(row[0] for row in other.execute("SELECT name FROM sqlite_master WHERE type = 'table'")))
+        return 0
+
+    connect = sqlite3.connect
+
+    def watched(*arguments: Any, **named: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = connect(*arguments, **named)
+        if named.get("uri"):
+            connection.set_progress_handler(look, 1)
+        return connection
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite3, "connect", watched)
+        AcquisitionLedger(Path(made)).__exit__(None, None, None)
+    look()
+    assert seen == {frozenset(), frozenset({"sightings", "acquisitions", "ledger"})}
 
 
 def test_a_database_of_somebody_else_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
