@@ -58,7 +58,7 @@ def test_a_ledger_is_never_seen_half_made(tmp_path: Path) -> None:
 
     connect = sqlite3.connect
 
-    def watched(*arguments: Any, **named: Any) -> sqlite3.Connection:
+    def watched(*arguments: Any, **named: Any) -> sqlite3.Connection:  # noqa: ANN401 (as sqlite3 takes them)
         connection: sqlite3.Connection = connect(*arguments, **named)
         if named.get("uri"):
             connection.set_progress_handler(look, 1)
