@@ -97,6 +97,11 @@ def check_script(path: Path, content: bytes) -> bytes:
                 raise ModelError(f"{path}: {member.filename} is damaged ({error}); fetch the model again") from error
             _check_code(path, text)
             checked.writestr(member.filename, held)
+    if not any(name.endswith("/constants.pkl") for name in seen):
+        raise ModelError(
+            f"{path}: not a TorchScript file; what torch.save writes is a pickle, and is not run: write the network by "
+            "torch.jit.save, or its weights by safetensors, for the format factory"
+        )
     return clean.getvalue()
 
 

@@ -142,3 +142,10 @@ def test_ordinary_torchscript_is_let_through_and_gives_the_same() -> None:
     assert b"getattr(" in code  # which torch writes for layers without a name
     image = torch.rand(1, 1, 16, 16)
     assert torch.equal(load_script(check_script(Path("network.pt"), content), "cpu")(image), network(image))
+
+
+def test_what_torch_save_writes_is_told_from_a_script(tmp_path: Path) -> None:
+    path = tmp_path / "network.pt"
+    torch.save(torch.nn.Conv2d(1, 2, 3), path)
+    with pytest.raises(ModelError, match=r"what torch\.save writes is a pickle, .* by torch\.jit\.save"):
+        check_script(path, path.read_bytes())
