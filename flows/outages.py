@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import TYPE_CHECKING, Any
 
+from pipeline.printing import in_one_line, short
+
 if TYPE_CHECKING:
     import asyncio
     from pathlib import Path
@@ -63,7 +65,7 @@ def in_words(error: BaseException) -> str:
     """Name what has ended several tasks, where that is one thing."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {short(in_one_line(str(error)))}"
 
 
 def wait_for_server() -> None:

@@ -29,10 +29,10 @@ from flows.telling import as_code, as_text, publish_outcome, recordable, showing
 from pipeline.acquisitions.outcome import note_by_hand
 from pipeline.acquisitions.postponing import tells_of_disks, why_not_writable, why_postponed
 from pipeline.acquisitions.readiness import content_of
-from pipeline.batch import failed, open_batch, skipped
+from pipeline.batch import failed, finish_batch, open_batch, skipped
 from pipeline.calibration import settle_plan
 from pipeline.config import RunConfig
-from pipeline.destination import local_folder, send_summary, stages_left
+from pipeline.destination import local_folder, stages_left
 from pipeline.engine.cluster import connect
 from pipeline.errors import (
     AuditError,
@@ -53,7 +53,7 @@ from pipeline.progress import ImageFinished, ImageStarted, tell
 from pipeline.remote.paths import to_path
 from pipeline.run import ImageReport, claim, finished, is_outdated, prepare, prepare_anew
 from pipeline.stages import run_stage, stage_names
-from pipeline.summary import keeping_summary, write_summary
+from pipeline.summary import keeping_summary
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
@@ -287,11 +287,7 @@ def segment_folder(
                 note_by_hand(folder, config, reports[-1])
                 note()
                 tell(ImageFinished(image.name, reports[-1].status))
-        reports = finish_plates(images, reports, folder, config)
-        fields = {image.name for image in images}
-        for plate in (report for report in reports if report.name not in fields):
-            note_by_hand(folder, config, plate)
-        send_summary(write_summary(folder, reports), output)
+        reports = finish_batch(images, reports, folder, output, config)
     _publish_summary(reports)
     return _told_of(reports)
 

@@ -179,7 +179,7 @@ def _server(place: Path) -> Iterator[str]:
         return
     give_room_back(place / _DATABASE)
     server = Server(
-        partial(_start_server, place), _port(place), lambda: f"see {place / 'server.log'}",
+        partial(_start_server, place), _port(place), lambda: f"see {place / _LOG}",
         is_stale=writable_again(place / _DATABASE),
     )  # fmt: skip
     try:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pipeline.planning import Intent, RunPlan
     from pipeline.site import Site
 
-__all__ = ["attempt", "check_batch", "failed", "open_batch", "segment", "skipped"]
+__all__ = ["attempt", "check_batch", "failed", "finish_batch", "open_batch", "segment", "skipped"]
 
 log = logging.getLogger(__name__)
 
@@ -166,6 +166,37 @@ def open_batch(
             yield held, site, address
 
 
+def finish_batch(
+    images: Sequence[InputImage], reports: Sequence[ImageReport], folder: Path, output: str | Path, config: RunConfig
+) -> list[ImageReport]:
+    """Make plates of the fields' results once all images are through, and sum up what has become of all.
+
+    Parameters
+    ----------
+    images : sequence of InputImage
+        As `open_batch` gave them.
+    reports : sequence of ImageReport
+        What became of each.
+    folder : Path
+        Where results are made.
+    output : str or Path
+        Where they go: that folder, or the URL of one.
+    config : RunConfig
+        All settings.
+
+    Returns
+    -------
+    list of ImageReport
+        Those of the images, and of the plates.
+    """
+    found = finish_plates(images, reports, folder, config)
+    fields = {image.name for image in images}
+    for plate in (report for report in found if report.name not in fields):
+        note_by_hand(folder, config, plate)
+    send_summary(write_summary(folder, found), output)
+    return found
+
+
 def segment(
     inputs: Sequence[str | Path] | str | Path,
     output: str | Path,
@@ -211,9 +242,4 @@ def segment(
                 reports.append(attempt(settings, image, folder, site.intent, executor, fresh=fresh))
                 note_by_hand(folder, settings, reports[-1])
                 note()
-        reports = finish_plates(images, reports, folder, settings)
-        fields = {image.name for image in images}
-        for plate in (report for report in reports if report.name not in fields):
-            note_by_hand(folder, settings, plate)
-        send_summary(write_summary(folder, reports), output)
-    return reports
+        return finish_batch(images, reports, folder, output, settings)

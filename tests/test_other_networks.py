@@ -110,13 +110,17 @@ def test_each_format_is_examined_and_tiled(tmp_path: Path, form: NetworkFormat, 
     assert np.abs(whole[0] - whole[1]).max() <= TOLERANCE["float32"]
 
 
-def test_the_seams_of_a_network_that_code_makes_are_verified_once_it_is_named(tmp_path: Path) -> None:
-    name = "classic U-Net, same"
+def made_by_code(folder: Path, name: str) -> tuple[Path, dict[str, Any]]:
+    """Give an image, and settings with one of the zoo's networks, which a factory makes."""
     content = exported(ZOO[name].make(), "factory")
-    model = save_foreign(tmp_path / "model", content, "factory", arguments={"name": name})
-    image = tmp_path / "a.tif"
-    tifffile.imwrite(image, real_looking((50, 60)), photometric="minisblack")
-    settings = {"model": model, "factory": FACTORY, "tile": 32, "execution": {"scheduler": "serial"}}
+    model = save_foreign(folder / "model", content, "factory", arguments={"name": name})
+    tifffile.imwrite(folder / "a.tif", real_looking((50, 60)), photometric="minisblack")
+    return folder / "a.tif", {"model": model, "factory": FACTORY, "execution": {"scheduler": "serial"}}
+
+
+def test_the_seams_of_a_network_that_code_makes_are_verified_once_it_is_named(tmp_path: Path) -> None:
+    image, settings = made_by_code(tmp_path, "classic U-Net, same")
+    settings["tile"] = 32
     (report,) = segment(image, tmp_path / "out", make_config(settings))
     assert report.status == "done", report.reason
     command = ["verify", str(tmp_path / "out" / "a.ome.zarr")]
@@ -128,15 +132,12 @@ def test_the_seams_of_a_network_that_code_makes_are_verified_once_it_is_named(tm
     assert told.exit_code == 0, told.output
     assert "not made" not in told.output
     assert "ok     seams: " in told.output
+    another = CliRunner().invoke(app, [*command, "--factory", "tests.benchmarks.many_images:make"])
+    assert "ok     seams" not in another.output
 
 
 def test_a_network_that_sees_everything_is_refused_unless_the_user_insists(tmp_path: Path) -> None:
-    name = "instance norm"
-    content = exported(ZOO[name].make(), "factory")
-    model = save_foreign(tmp_path / "model", content, "factory", arguments={"name": name})
-    image = tmp_path / "a.tif"
-    tifffile.imwrite(image, real_looking((50, 60)), photometric="minisblack")
-    settings = {"model": model, "factory": FACTORY, "execution": {"scheduler": "serial"}}
+    image, settings = made_by_code(tmp_path, "instance norm")
     (report,) = segment(image, tmp_path / "out", make_config(settings))
     assert report.status == "failed"
     assert report.reason is not None

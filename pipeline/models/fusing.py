@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 if TYPE_CHECKING:
     from pipeline.models.unet import UNet
 
-__all__ = ["RectifiedConvolution", "fold_normalisation", "fuses_rectification", "growth", "rectified"]
+__all__ = ["InRange", "RectifiedConvolution", "fold_normalisation", "fuses_rectification", "growth", "rectified"]
 
 
 def fold_normalisation(network: nn.Module) -> nn.Module:
@@ -84,7 +84,7 @@ def fuses_rectification(device: str, dtype: torch.dtype) -> bool:
 
     It is what torch's own compiler makes of the two. Of the numbers that oneDNN knows, processors compute some.
     """
-    if device != "cpu" or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+    if device != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     if dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -160,6 +160,39 @@ def growth(network: UNet) -> tuple[float, float]:
         through(merge)
     through(network.head)
     return most
+
+
+class InRange(nn.Module):
+    """A U-Net that takes the faster way where no number in it can leave the range of its type.
+
+    Parameters
+    ----------
+    network : Module
+        That tells what is not finite.
+    faster : Module
+        That gives the same where all is.
+    bounds : tuple of float
+        The network's `growth`.
+    """
+
+    def __init__(self, network: nn.Module, faster: nn.Module, bounds: tuple[float, float]) -> None:
+        super().__init__()
+        self.network, self.faster = network, faster
+        self._slope, self._offset = bounds
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Give what the network gives.
+
+        Parameters
+        ----------
+        image : Tensor
+            Batch, channels, then YX or ZYX.
+        """
+        # Both are NaN where one pixel is, and NaN is below nothing.
+        largest = max(abs(float(extreme)) for extreme in torch.aminmax(image))
+        within = self._slope * largest + self._offset < torch.finfo(image.dtype).max / 2
+        found: Tensor = (self.faster if within else self.network)(image)
+        return found
 
 
 def _exchange(block: nn.Sequential, layers: list[nn.Module]) -> None:

@@ -7,11 +7,10 @@ from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import nn
 
 from pipeline.errors import ModelError
 from pipeline.models.constants import Constants, value_of
-from pipeline.models.fusing import fold_normalisation, fuses_rectification, growth, rectified
+from pipeline.models.fusing import InRange, fold_normalisation, fuses_rectification, growth, rectified
 from pipeline.models.passes import Symmetry, rescale, stitch
 from pipeline.models.streaming import StreamedUNet
 from pipeline.models.unet import PairwisePool, UNet
@@ -104,19 +103,20 @@ class Predictor:
         self._layout = layout
         # Folded in float64, so that folding costs no precision.
         network = model.network.double()
-        if isinstance(network, UNet):
-            fold_normalisation(network)
-            self._growth = growth(network)
+        own = network if isinstance(network, UNet) else None
+        if own is not None:
+            fold_normalisation(own)
+            bounds = growth(own)
             if self.device.type == "cpu":
-                network.pool = PairwisePool()
-        self._network = network.to(device=self.device, dtype=self.dtype, memory_format=layout)  # type: ignore[call-overload]
-        self._faster: nn.Module | None = None
-        if isinstance(network, UNet):
+                own.pool = PairwisePool()
+        network = network.to(device=self.device, dtype=self.dtype, memory_format=layout)  # type: ignore[call-overload]
+        if own is not None:
+            slabs = own.config.in_slabs(self.device.type)
+            network = StreamedUNet(own) if slabs else own
             if fuses_rectification(self.device.type, self.dtype):
-                self._faster = rectified(network)
-            if network.config.in_slabs(self.device.type):
-                self._network = StreamedUNet(network)
-                self._faster = StreamedUNet(self._faster) if isinstance(self._faster, UNet) else None
+                faster = rectified(own)
+                network = InRange(network, StreamedUNet(faster) if slabs else faster, bounds)
+        self._network = network
         self._turn = Lock()
         self._constants: Constants[tuple[Tensor, Tensor]] = Constants()
         if self.device.type == "cuda":
@@ -126,17 +126,8 @@ class Predictor:
             torch.backends.cudnn.deterministic = True
 
     def _run(self, image: Tensor) -> Tensor:
-        image = image.contiguous(memory_format=self._layout)
-        network = self._faster if self._faster is not None and self._stays_finite(image) else self._network
-        given: Tensor = network(image)
+        given: Tensor = self._network(image.contiguous(memory_format=self._layout))
         return given
-
-    def _stays_finite(self, image: Tensor) -> bool:
-        """Tell whether no number in a U-Net can leave the range of its numbers; not so where the image has others."""
-        slope, offset = self._growth
-        # Both are NaN where one pixel is, and NaN is below nothing.
-        largest = max(abs(float(extreme)) for extreme in torch.aminmax(image))
-        return slope * largest + offset < torch.finfo(self.dtype).max / 2
 
     def _forward(self, image: Tensor) -> Tensor:
         """Give what the network says of an image: (1, channels, [Z,] Y, X); on the device.

@@ -126,12 +126,14 @@ class _Waiting:
 def _block(slabs: Slabs, layers: nn.Module, padding: int) -> Slabs:
     """Run the layers of a block, one after the other: those that look at one plane as they are."""
     for layer in layers.children():
-        convolves = isinstance(layer, nn.Conv3d | RectifiedConvolution)
-        slabs = _convolved(slabs, layer, padding) if convolves else map(layer, slabs)
+        if isinstance(layer, nn.Conv3d | RectifiedConvolution):
+            slabs = _convolved(slabs, layer, padding)
+        else:
+            slabs = map(layer, slabs)
     return slabs
 
 
-def _convolved(slabs: Slabs, layer: nn.Module, padding: int) -> Slabs:
+def _convolved(slabs: Slabs, layer: nn.Conv3d | RectifiedConvolution, padding: int) -> Slabs:
     """Convolve with a kernel of three planes; with padding, an empty one comes before the first and after the last."""
     kept: Tensor | None = None
     for slab in slabs:
@@ -150,14 +152,10 @@ def _empty(like: Tensor, planes: int) -> Tensor:
     return like.new_zeros((*like.shape[:_DEPTH], planes, *like.shape[3:]))
 
 
-def _convolve(slab: Tensor, layer: nn.Module, padding: int) -> Tensor:
+def _convolve(slab: Tensor, layer: nn.Conv3d | RectifiedConvolution, padding: int) -> Tensor:
     across = (0, padding, padding)
     if isinstance(layer, RectifiedConvolution):
         return layer.padded(slab, across)
-    assert isinstance(layer, nn.Conv3d)
-    if slab.dtype == torch.float32 and slab.device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        # What torch itself would take for a thin slab is several times slower.
-        return torch.mkldnn_convolution(slab, layer.weight, layer.bias, across, (1, 1, 1), (1, 1, 1), 1)
     return functional.conv3d(slab, layer.weight, layer.bias, padding=across)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -81,15 +82,19 @@ def test_a_server_that_has_become_stale_is_started_anew_once(caplog: pytest.LogC
         started.append(subprocess.Popen([sys.executable, "-c", ANSWERING, str(port)], stderr=subprocess.DEVNULL))
         return started[-1]
 
-    said = iter([False, True])
-    server = Server(start, free_port(), str, is_stale=lambda: next(said, False))
+    said = iter([False, True, False, False, False])
+    asked_out = threading.Event()
+
+    def is_stale() -> bool:
+        answer = next(said, None)
+        if answer is None:
+            asked_out.set()
+        return bool(answer)
+
+    server = Server(start, free_port(), str, is_stale=is_stale)
     try:
         server.wait()
-        deadline = time.monotonic() + 60
-        while len(started) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(1.5)
+        assert asked_out.wait(60)
         assert len(started) == 2
         assert started[0].poll() is not None
         assert "is started again" in caplog.text
