@@ -8,7 +8,7 @@ import weakref
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from threading import RLock
+from threading import RLock, Thread
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import numpy as np
@@ -83,6 +83,7 @@ class Bench:
         self.lock = RLock()
         self._arrays: dict[str, ResultArray] = {}
         self._cores: dict[int, NDArray[np.uint8]] = {}
+        self._waking: Thread | None = None
 
     @property
     def folder(self) -> AnyPath:
@@ -116,6 +117,17 @@ class Bench:
         )  # fmt: skip
         with OPENING:
             return _predictor(loading, _device(plan.device, plan.gpu_bytes), plan.precision)
+
+    def wake_gpu(self) -> None:
+        """Have a GPU made ready beside what is done until the network has its turn: its libraries take seconds to load.
+
+        What goes wrong there goes wrong again, and is told, when the network is loaded.
+        """
+        if self.plan.device == "cuda":
+            with self.lock:
+                if self._waking is None:
+                    self._waking = Thread(target=_wake, args=(self.plan.gpu_bytes,), daemon=True)
+                    self._waking.start()
 
     @opened_once
     def detector(self) -> Detector:
@@ -264,6 +276,12 @@ def _device(kind: str, share: int | None) -> str:
         whole = torch.cuda.get_device_properties(number).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, share / whole), number)
     return f"cuda:{number}"
+
+
+def _wake(share: int | None) -> None:
+    from pipeline.models.predictor import wake
+
+    wake(_device("cuda", share))
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.models.library import LoadedModel
     from pipeline.models.rescaling import Rescaling
 
-__all__ = ["Prediction", "Predictor", "limit_threads"]
+__all__ = ["Prediction", "Predictor", "limit_threads", "wake"]
 
 _TYPES: dict[Precision, torch.dtype] = {
     "float32": torch.float32,
@@ -44,6 +44,13 @@ def limit_threads(number: int) -> None:
     One for each Dask thread makes the result independent of the machine's load and number of cores.
     """
     torch.set_num_threads(number)
+
+
+def wake(device: str) -> None:
+    """Load what computes on a GPU, by a first convolution there."""
+    with torch.inference_mode():
+        torch.nn.functional.conv2d(torch.zeros(1, 1, 8, 8, device=device), torch.zeros(1, 1, 3, 3, device=device))
+    torch.cuda.synchronize(device)
 
 
 class Prediction(NamedTuple):
