@@ -108,4 +108,9 @@ def describe_network(timings: dict[str, Any]) -> list[str]:
             f"{plural(constant, 'window')} had a single value that the network had seen before, and "
             f"{'was' if constant == 1 else 'were'} not computed again: the result is the same to the bit."
         )
+    if in_part := timings.get("windows_in_part", 0):
+        lines.append(
+            f"{plural(in_part, 'window')} had a single value along a side, and {'was' if in_part == 1 else 'were'} "
+            f"computed beside that only, which spared {timings['spared']:.1f} windows."
+        )
     return lines
