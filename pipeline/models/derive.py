@@ -161,7 +161,7 @@ class _Derivation(Sight):
                 # Of all phases that fail, the likeliest says why.
                 first = first if first is not None else found
         if first is None:
-            raise NotLocalError(f"along axis {axis} there is no input whose output has the same or a coarser grid")
+            raise NotLocalError(f"its output has neither the image's grid along {self.letter(axis)} nor a coarser one")
         return first
 
     def _look(self, axis: int, candidate: Axis) -> Axis:
@@ -200,7 +200,7 @@ class _Derivation(Sight):
                     break
                 if self.probe.opaque:
                     # It may as well be that another stride is the right one.
-                    problem = f"an output sees farther than small probes tell, {edge} pixels along axis {axis}"
+                    problem = f"an output sees farther than small probes tell, {edge} pixels along {self.letter(axis)}"
                     return replace(candidate, kind="unsteady", problem=problem)
                 length = -1  # it is no flood
             flood = self._flood(axis, edge, stride) if len(seen) == length else ""
@@ -209,7 +209,8 @@ class _Derivation(Sight):
                 return replace(candidate, kind="global", problem=problem)
             flooded = flood
             if 2 * edge > self.longest:
-                problem = f"an output sees farther than the largest probe tells, {edge} pixels along axis {axis}"
+                where = f"{edge} pixels along {self.letter(axis)}"
+                problem = f"an output sees farther than the largest probe tells, {where}"
                 return replace(candidate, kind="global", problem=problem)
             edge = candidate.phase + round_up(2 * edge, stride)
         if farthest == "round":
@@ -277,7 +278,8 @@ class _Derivation(Sight):
         assert found.reach is not None
         stride, scale = found.stride, found.scale
         far = max(0, *found.reach)
-        border = -(-(far + found.margin) // scale) + 1
+        # What a window's edges spoil is thrown away as far as the halo says, and no farther.
+        border = -(-found.halo // scale)
         # Whatever is lost at the ends, some strides are left to be compared.
         ends = 2 * (found.margin + border * scale)
         edge = found.phase + round_up(max(edge + 2 * far + 4 * stride, ends + 8 * stride), stride)

@@ -21,6 +21,12 @@ from pipeline.models.watch import Passed, Places, Watch
 __all__ = ["Around", "Probe", "load_script", "named_outputs"]
 
 
+_COMPLAINTS = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError,
+    ValueError,
+)  # fmt: skip
+"""How code of anybody's says that it does not take an image."""
+
 _LONGEST_NUMBERS = 2**17
 """Pixels along an edge beyond which only shapes are asked for, and no numbers computed.
 
@@ -136,7 +142,7 @@ class Probe:
                 # Torch runs it nevertheless; nobody knows then where in it.
                 self._stepwise = False
                 return self._forward(network, image, modes[:-1] if watch is not None else modes, watch)
-            except (RuntimeError, ValueError, IndexError, AssertionError, TypeError, NotImplementedError) as error:
+            except _COMPLAINTS as error:
                 complaint, place = _in_short(error), getattr(error, "place", "") or places.here
             if watch is not None and placed is not network and self._forward(network, image, modes[:-1], None):
                 # It is not the network that refuses.
@@ -318,7 +324,9 @@ class Probe:
 def _in_short(error: Exception) -> str:
     """Give what an operation complains of, without the way there."""
     # Of a script, torch writes all its code between that this failed and why.
-    return " ".join(str(error).rpartition("RuntimeError: ")[2].split())[:200]
+    text = " ".join(str(error).rpartition("RuntimeError: ")[2].split())[:200]
+    # Of a key that is missing, the text is that key alone.
+    return f"{type(error).__name__}: {text}" if isinstance(error, KeyError) else text
 
 
 def _without_numbers(network: nn.Module) -> list[nn.Module]:

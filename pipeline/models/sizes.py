@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import product
+from itertools import pairwise, product
 from math import lcm, prod
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["STRIDES", "Axis", "NotLocalError", "Sizes"]
 
-_FIRST_SIZES = (*range(1, 33), 48, 64, 96, 128, 188, 192, 256, 320, 512, 572, *range(33, 257))
+_FIRST_SIZES = (*range(8, 33), *range(1, 8), 48, 64, 96, 128, 188, 192, 256, 320, 512, 572, *range(33, 257))
+"""Tried in this order: of fewer than 8 pixels a pooling may leave one, or none, which is a case of its own."""
 
 _UNEVEN = 96
 """Pixels from which on sizes are tried that differ along the axes."""
@@ -27,6 +28,9 @@ STRIDES = (1, 2, 4, 8, 16, 32, 64, 3, 6, 12, 24, 48, 5, 10, 20, 40, 128)
 """Tried in this order where the network's operations cannot be watched."""
 
 _LARGEST_STRIDE = 512
+
+_EVEN = 64
+"""Pixels up to which a stride is looked for by which all sizes on the way grow evenly."""
 
 _GROWTHS = (2**7 * 3**2 * 5 * 7, 2**4 * 3**5 * 5**3 * 7**2 * 11 * 13)
 """By how many pixels an image grows to show the stride: multiples of the common ones, and of most others."""
@@ -116,6 +120,10 @@ class Sizes:
                 return str(after[0]) if after else str(note)
         return "the network"
 
+    def letter(self, axis: int) -> str:
+        """Give what people call an axis."""
+        return "ZYX"[axis - self.dims]
+
     def at(self, axis: int, edge: int) -> tuple[int, ...]:
         """Give the shape of an image that is so long along an axis."""
         return (*self.base[:axis], edge, *self.base[axis + 1 :])
@@ -133,26 +141,53 @@ class Sizes:
         if self.probe.opaque:
             sizes = range(self.base[axis] + 16, self.base[axis] + 65, 16)
         if not any(self.out(axis, edge) for edge in sizes):
+            if any(self.probe.sizes(tuple(each + by for each in self.base)) for by in (16, 32, 64)):
+                raise NotLocalError("not local: it takes only images whose axes are as long as each other")
             place = self.probe.complaint_place or "a layer that the runtime does not name"
             raise NotLocalError(
-                f"{place} takes only what comes of inputs of {self.base[axis]} pixels along axis {axis}: what stands "
-                "for the whole image cannot be tiled; a fully convolutional network can, and a file exported with "
-                "dynamic axes"
+                f"{place} takes only what comes of inputs of {self.base[axis]} pixels along {self.letter(axis)}: what "
+                "stands for the whole image cannot be tiled; a fully convolutional network can, and a file exported "
+                "with dynamic axes"
             )
-        strides = (0,) if self.probe.opaque else (self._growing_stride(axis, growth) for growth in _GROWTHS)
-        return next((stride for stride in strides if 0 < stride <= _LARGEST_STRIDE), None)
+        for growth in () if self.probe.opaque else _GROWTHS:
+            stride, rates = self._growing_stride(axis, growth)
+            if 0 < stride <= _LARGEST_STRIDE:
+                return self._even_stride(axis, stride, rates)
+        return None
 
-    def _growing_stride(self, axis: int, growth: int) -> int:
-        """Tell the stride from what sizes on the way grow by; more than true where that is no whole number of times."""
-        before = self.probe.shapes_passed(self.base)
-        after = self.probe.shapes_passed(self.at(axis, self.base[axis] + growth))
-        stride = 1 if before[0] and after[0] and len(before[1]) == len(after[1]) else 0
-        for one, other in zip(before[1], after[1], strict=True) if stride else ():
-            for small, large in zip(one.shapes, other.shapes, strict=True):
-                if len(small) == self.dims + 2 and large[2 + axis] > small[2 + axis]:
-                    ratio = Fraction(growth, large[2 + axis] - small[2 + axis])
-                    stride = lcm(stride, ratio.numerator)
-        return stride
+    def _growing_stride(self, axis: int, growth: int) -> tuple[int, list[Fraction]]:
+        """Tell the stride from what sizes on the way grow by; more than true where that is no whole number of times.
+
+        Also gives by how many pixels each of them grows with one of the image.
+        """
+        before = self._lengths(axis, self.base[axis])
+        after = self._lengths(axis, self.base[axis] + growth)
+        if not before or len(before) != len(after):
+            return 0, []
+        rates = [Fraction(large - small, growth) for small, large in zip(before, after, strict=True)]
+        return lcm(1, *(rate.denominator for rate in rates if rate > 0)), rates
+
+    def _even_stride(self, axis: int, stride: int, rates: list[Fraction]) -> int:
+        """Give a multiple of a stride by which sizes on the way grow as they do in the long run.
+
+        It is larger where a network pads its image to a multiple of something, or cuts it into windows.
+        """
+
+        def grows(step: int) -> bool:
+            lengths = [self._lengths(axis, self.base[axis] + times * step) for times in (2, 3, 4)]
+            return all(
+                len(small) == len(large) == len(rates)
+                and all(long - short == step * rate for short, long, rate in zip(small, large, rates, strict=True))
+                for small, large in pairwise(lengths)
+            )
+
+        return next((step for step in range(stride, max(stride, _EVEN) + 1, stride) if grows(step)), stride)
+
+    def _lengths(self, axis: int, edge: int) -> list[int]:
+        """Give the sizes on the way along an axis, of an image that is so long along it; none where it is refused."""
+        outputs, passed, _ = self.probe.shapes_passed(self.at(axis, edge))
+        shapes = (shape for note in passed for shape in note.shapes) if outputs else ()
+        return [shape[2 + axis] for shape in shapes if len(shape) == self.dims + 2]
 
     def candidates(self, axis: int, stride: int) -> list[Axis]:
         """Give the phases of legal sizes, the likeliest first: what loses least, evenly on both sides."""
@@ -172,7 +207,8 @@ class Sizes:
                 found.append((lost % 2 == 1, lost, phase, Axis(lost // 2, stride, phase, edge, scale)))
         found.sort(key=lambda each: each[:3])
         if found and all(odd for odd, *_ in found):
-            problem = f"its output lacks an odd number of pixels along axis {axis} ({found[0][1]}), so it has no middle"
+            where = f"along {self.letter(axis)} ({found[0][1]})"
+            problem = f"its output lacks an odd number of pixels {where}, so it has no middle"
             return [replace(found[0][3], kind="uneven", problem=problem)]
         return [each for odd, *_, each in found if not odd][:3]
 
