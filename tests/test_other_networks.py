@@ -269,4 +269,9 @@ def test_inspect_tells_what_was_derived_and_draws_it(tmp_path: Path) -> None:
     assert (facts["margin"], facts["halo"], facts["stride"]) == ([0, 0], [5, 5], [2, 2])
     assert "bounded part" in facts["reason"]
     drawn = CliRunner().invoke(app, ["inspect", model]).stdout
+    lines = [" ".join(line.split()) for line in drawn.splitlines()]
+    assert "legal sizes 2, 4, 6, ... pixels along an edge of a window, and so on by the stride" in lines
+    assert "halo 5 pixels on each side that padding spoils; they are thrown away" in lines
+    assert "method by one pixel that is NaN: where the output became NaN, the pixel was seen" in lines
+    assert not any(line.startswith(("smallest", "phase")) for line in lines)
     assert "a window of 24 pixels for a core of 12, which starts on a multiple of 2" in drawn

@@ -47,6 +47,11 @@ _TURNING = (
     "sees the mirrored image here, as all networks do"
 )
 
+_UNWATCHED = (
+    "its operations cannot be watched: what changed with a stride of pixels was seen, so that reach and halo may be "
+    "larger than they need be, by less than a stride"
+)
+
 _UNTOLD = "a layer that cannot be told"
 
 
@@ -178,7 +183,7 @@ class _Derivation(Sight):
         method: Literal["nan", "perturbation"] = "nan"
         notes: tuple[str, ...] = ()
         if self.probe.opaque:
-            method, notes = "perturbation", ("its operations cannot be watched: what changed with a pixel was seen",)
+            method, notes = "perturbation", (_UNWATCHED,)
         elif not self.nan_travels(axis, edge, stride):
             method, notes = "perturbation", ("an operation swallows NaN: what changed with a pixel was seen",)
         candidate = replace(candidate, method=method, notes=notes)
