@@ -175,12 +175,36 @@ def test_no_code_runs_unless_the_user_names_it(tmp_path: Path) -> None:
     model = save_foreign(tmp_path / "model", content, "factory", arguments={"name": "classic U-Net, same"})
     with pytest.raises(ModelError, match=r"name it with --factory package\.module:function"):
         learn_facts(model)
-    with pytest.raises(ModelError, match=r"--factory nowhere:make: the network cannot be made"):
-        learn_facts(model, factory="nowhere:make")
     with pytest.raises(ModelError, match=r"gives a list, not a torch\.nn\.Module"):
         load_model(save_foreign(tmp_path / "list", content, "factory"), factory="builtins:list")
     with pytest.raises(ModelError, match=r"may hold pickles.*--trust-model-code"):
         learn_facts(save_foreign(tmp_path / "export", b"", "torch-export"))
+
+
+@pytest.mark.parametrize(
+    ("factory", "told"),
+    [
+        ("net.py:make", r"net\.py is a file, .* say --factory net:make, with PYTHONPATH=\. before the command"),
+        ("some/net.py", r"some/net\.py is a file, .* say --factory net:function, with PYTHONPATH=some before"),
+        ("odd_net", r"a module and a function of it are to be named, as package\.module:function"),
+        ("nowhere:make", r"there is no module nowhere; install it, or name the folder .* PYTHONPATH"),
+        ("odd_net:nosuch", r".*odd_net\.py has no nosuch; it has make, Other"),
+        ("odd_net:make", r"the network cannot be made \(KeyError: 'width'\).*network\.arguments .*, \{'name': 'a'\}"),
+        ("lacking_net:make", r"lacking_net imports nowhere, which is not installed"),
+        ("broken_net:make", r"broken_net cannot be imported \(SyntaxError: "),
+    ],
+)
+def test_what_is_wrong_with_a_factorys_name_or_code_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str, told: str
+) -> None:
+    (tmp_path / "odd_net.py").write_text("def make(**said):\n    return said['width']\n\n\nclass Other:\n    pass\n")
+    (tmp_path / "lacking_net.py").write_text("import nowhere\n")
+    (tmp_path / "broken_net.py").write_text("def make(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = save_foreign(tmp_path / "model", exported(Net(), "factory"), "factory", arguments={"name": "a"})
+    with pytest.raises(ModelError, match=f"--factory {factory}: {told}") as caught:
+        load_model(model, factory=factory)
+    assert "\n" not in str(caught.value)
 
 
 def test_edited_code_of_a_factory_is_another_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
