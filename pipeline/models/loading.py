@@ -231,7 +231,13 @@ def _read_safetensors(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
         return load(content)
     except safetensors.SafetensorError as error:
-        raise ModelError(f"{path}: not a valid safetensors file ({error})") from error
+        advice = "fetch the model again"
+        if content.startswith((b"PK", b"\x80")):
+            advice = (
+                "it looks like what torch.save writes, a pickle, which is not read: write the weights by "
+                f"safetensors.torch.save_file(network.state_dict(), {path.name!r}), and their sha256 into the card"
+            )
+        raise ModelError(f"{path}: not a valid safetensors file ({error}); {advice}") from error
 
 
 def _give_weights(network: nn.Module, path: Path, tensors: dict[str, Tensor]) -> None:
