@@ -70,9 +70,9 @@ def _pixels(numbers: Sequence[int], of_what: str) -> str:
 
 def _along(values: Sequence[object]) -> str:
     """Write what holds along each axis: once where all are alike, else with the axes' letters."""
-    pairs = zip("ZYX"[-len(values) :], map(str, values), strict=True)
-    alike = [(value, "".join(axis for axis, _ in axes)) for value, axes in groupby(pairs, key=lambda pair: pair[1])]
-    if len(alike) == 1:
-        return alike[0][0]
-    mark = "; " if any("," in value for value, _ in alike) else ", "
-    return mark.join(f"{axes} {value}" for value, axes in alike)
+    texts = [str(value) for value in values]
+    if len(set(texts)) == 1:
+        return texts[0]
+    pairs = groupby(zip("ZYX"[-len(texts) :], texts, strict=True), key=lambda pair: pair[1])
+    mark = "; " if any("," in text for text in texts) else ", "
+    return mark.join(f"{''.join(axis for axis, _ in axes)} {text}" for text, axes in pairs)

@@ -52,6 +52,8 @@ _UNWATCHED = (
     "larger than they need be, by less than a stride"
 )
 
+_BLIND = "no output depends on its input"
+
 _UNTOLD = "a layer that cannot be told"
 
 
@@ -164,7 +166,7 @@ class _Derivation(Sight):
                 if found.kind != "unsteady":
                     return found
                 # Of all phases that fail, the likeliest says why.
-                first = first if first is not None else found
+                first = first if first is not None and first.problem != _BLIND else found
         if first is None:
             raise NotLocalError(f"its output has neither the image's grid along {self.letter(axis)} nor a coarser one")
         return first
@@ -198,7 +200,9 @@ class _Derivation(Sight):
             )
             length = self.out(axis, edge) or 0
             if not seen:
-                return replace(candidate, kind="global", problem="no output depends on its input")
+                # Where the stride is but guessed, another one tells which pixels are passed over.
+                kind: Literal["global", "unsteady"] = "unsteady" if self.probe.opaque else "global"
+                return replace(candidate, kind=kind, problem=_BLIND)
             if any(_end(left, right, length, slack, around) for around in (0, seen[-1] - seen[0] + slack)):
                 farthest = self._as_far(axis, edge, candidate, seen)
                 if farthest != "no":

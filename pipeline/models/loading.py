@@ -14,7 +14,7 @@ from pipeline.errors import ModelError
 from pipeline.models.adapting import Reordered, finish_scores, in_usual_order
 from pipeline.models.factories import call_factory
 from pipeline.models.graphs import OnnxNetwork
-from pipeline.models.harmless import check_onnx, check_script, check_tensors
+from pipeline.models.harmless import NO_SCRIPT, check_onnx, check_script, check_tensors
 from pipeline.models.probe import load_script, named_outputs
 from pipeline.models.unet import UNet
 
@@ -121,7 +121,8 @@ def _load_whole(design: NetworkFile, path: Path, content: bytes, *, trust: bool)
         raise
     except Exception as error:
         text = " ".join(str(error).split())[:200]
-        raise ModelError(f"{path}: not a valid file of the format {design.format} ({text})") from error
+        wrong = NO_SCRIPT if "constants.pkl" in text else f"not a valid file of the format {design.format} ({text})"
+        raise ModelError(f"{path}: {wrong}") from error
     return loaded
 
 

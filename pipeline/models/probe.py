@@ -191,7 +191,8 @@ class Probe:
         # Of a script, torch may keep to itself why it failed.
         told = self.complaint, self.complaint_place
         taken = bool(self._forward(self.network, torch.full((1, self.channels, *shape), 0.5), [], None))
-        self.complaint, self.complaint_place = told
+        if taken or not self.complaint:
+            self.complaint, self.complaint_place = told
         return taken
 
     def operations(self, shape: tuple[int, ...]) -> int:

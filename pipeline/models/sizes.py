@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from pipeline.errors import ModelError
+from pipeline.models.probe import Probe
 
 if TYPE_CHECKING:
     from pipeline.geometry import Margin
-    from pipeline.models.probe import Probe
 
 __all__ = ["STRIDES", "Axis", "NotLocalError", "Sizes"]
 
@@ -24,10 +24,13 @@ _FIRST_SIZES = (*range(8, 33), *range(1, 8), 48, 64, 96, 128, 188, 192, 256, 320
 _UNEVEN = 96
 """Pixels from which on sizes are tried that differ along the axes."""
 
-STRIDES = (1, 2, 4, 8, 16, 32, 64, 3, 6, 12, 24, 48, 5, 10, 20, 40, 128)
+STRIDES = (1, 2, 4, 8, 16, 32, 64, 3, 6, 12, 24, 48, 5, 10, 20, 40, 128, 7, 14, 28, 9, 18)
 """Tried in this order where the network's operations cannot be watched."""
 
 _LARGEST_STRIDE = 512
+
+_MOST_CHANNELS = 8
+"""Channels up to which it is tried how many a network takes that does not take those of its card."""
 
 _EVEN = 64
 """Pixels up to which a stride is looked for by which all sizes on the way grow evenly."""
@@ -96,8 +99,16 @@ class Sizes:
         place = f" in {self.probe.complaint_place}" if self.probe.complaint_place else ""
         raise ModelError(
             f"the network takes no image of {self.probe.channels} channel(s) and {self.dims} spatial axes of any size "
-            f"that was tried; the last complaint{place}: {self.probe.complaint}"
+            f"that was tried{self._other_channels()}; the last complaint{place}: {self.probe.complaint}"
         )
+
+    def _other_channels(self) -> str:
+        """Say how many channels the network does take; nothing where that is not found."""
+        for channels in range(1, _MOST_CHANNELS + 1):
+            other = Probe(self.probe.network, channels, self.dims)
+            if any(other.sizes((edge,) * self.dims) for edge in (64, 188)):
+                return f", and takes such of {channels} channel(s); correct the card's channels"
+        return ""
 
     def check_image(self) -> None:
         """Refuse what gives no image, or no real numbers."""

@@ -46,6 +46,18 @@ def test_a_stride_that_only_legal_or_padded_sizes_tell_leaves_no_seam(name: str)
     assert whole_and_tiles(network.double(), footprint, Exhibit(make)) <= 1e-12
 
 
+@pytest.mark.parametrize("step", [3, 7])
+def test_pixels_that_are_passed_over_are_no_reason_to_refuse_what_cannot_be_watched(step: int) -> None:
+    def sparse(image: Tensor) -> Tensor:
+        return nn.functional.interpolate(image[..., ::step, ::step], size=image.shape[2:])
+
+    network = Odd(sparse).eval()
+    network.opaque = True  # type: ignore[assignment]  # as one that another runtime computes
+    context = derive_context(network, 1, 2)
+    assert context.local, context.reason
+    assert context.stride == (step, step)
+
+
 @pytest.mark.parametrize("name", NOT_LOCAL)
 def test_an_odd_network_that_cannot_be_tiled_is_refused(name: str) -> None:
     make, reason = NOT_LOCAL[name]
