@@ -195,6 +195,10 @@ class Probe:
             self.complaint, self.complaint_place = told
         return taken
 
+    def give(self, image: Tensor) -> dict[str, Tensor]:
+        """Give the outputs for an image of any kind; empty where the network refuses it."""
+        return self._forward(self.network, image, [], None)
+
     def operations(self, shape: tuple[int, ...]) -> int:
         """Count the floating-point operations of a pass on an input of a spatial shape; 0 where nobody can tell."""
         # In this order: what a size shows may be that something wants numbers.

@@ -122,6 +122,11 @@ def framed(image: Tensor) -> Tensor:
     return image * functional.conv2d(torch.ones_like(image), torch.ones(1, 1, 3, 3), padding=1) / 9
 
 
+def thrifty(image: Tensor, first: nn.Module) -> Any:  # noqa: ANN401
+    """Save memory where an image is large along both axes."""
+    return first(functional.avg_pool2d(image, 3, 1, 1) if image.shape[2] * image.shape[3] > 500_000 else image)
+
+
 LOCAL: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     # how it is made, how far it sees on either side, its stride
     "a kernel of distant points": (lambda: nn.Conv2d(1, 2, 3, dilation=200, padding=200), 200, 1),
@@ -169,6 +174,10 @@ NOT_LOCAL: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "the size of the image": (lambda: Odd(lambda image: image + 1.0 / image.shape[2]), "not the same everywhere"),
     "a frame": (lambda: Odd(framed), "not the same everywhere"),
+    "another way with small images": (
+        lambda: Odd(lambda image: image * (1.0 if image.shape[2] > 20 else 0.5)), "something else with a window of"
+    ),
+    "another way with large images": (lambda: Odd(thrifty, look(1)), "something else with a window of 3 x 3 pixels"),
     "deformable sampling": (lambda: Odd(deformed, look(1), look(1)), "reads its input where the image says"),
     "a shift by what the image says": (lambda: Odd(gathered, look(1, 1)), "aten::gather, reads its input where"),
     "a roll by a part of the image": (
