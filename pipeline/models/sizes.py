@@ -160,11 +160,18 @@ class Sizes:
                 "stands for the whole image cannot be tiled; a fully convolutional network can, and a file exported "
                 "with dynamic axes"
             )
-        for growth in () if self.probe.opaque else _GROWTHS:
+        if self.probe.opaque or self._counts(axis):
+            return None
+        for growth in _GROWTHS:
             stride, rates = self._growing_stride(axis, growth)
             if 0 < stride <= _LARGEST_STRIDE:
                 return self._even_stride(axis, stride, rates)
         return None
+
+    def _counts(self, axis: int) -> bool:
+        """Tell whether more pixels are more operations, as in a loop over rows, which would not end for very many."""
+        before, after = (self._lengths(axis, self.base[axis] + by) for by in (0, _EVEN))
+        return bool(before and after) and len(before) != len(after)
 
     def _growing_stride(self, axis: int, growth: int) -> tuple[int, list[Fraction]]:
         """Tell the stride from what sizes on the way grow by; more than true where that is no whole number of times.
