@@ -257,7 +257,7 @@ class Probe:
             outputs = self._forward(self.network, image.contiguous(), modes, watch)
             if outputs:
                 self._lines, self.together = [], 1
-            else:
+            elif complaint[0]:
                 self.complaint, self.complaint_place = complaint
         passed = watch.passed if watch is not None else []
         if watched and self.opaque:

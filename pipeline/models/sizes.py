@@ -29,6 +29,9 @@ STRIDES = (1, 2, 4, 8, 16, 32, 64, 3, 6, 12, 24, 48, 5, 10, 20, 40, 128, 7, 14, 
 
 _LARGEST_STRIDE = 512
 
+_MOST_FAILED = 32
+"""Sizes of which a network may give shapes and no numbers, before no more are tried."""
+
 _MOST_CHANNELS = 8
 """Channels up to which it is tried how many a network takes that does not take those of its card."""
 
@@ -92,21 +95,32 @@ class Sizes:
         sizes = _FIRST_SIZES if not self.probe.opaque else (64, 128, 256, 16, 32, 188, 512)
         # Where legal sizes differ from axis to axis, perhaps no square is one.
         uneven = product(range(_UNEVEN, _UNEVEN + 12 // (self.dims - 1)), repeat=0 if self.probe.opaque else self.dims)
+        failed = 0
         for shape in (*([first] if first else []), *((edge,) * self.dims for edge in sizes), *filter(None, uneven)):
             found = self.probe.sizes(shape)
             if found and all(min(each, default=1) > 0 for each in found.values()):
-                return shape
+                # Shapes may be had of what numbers cannot be had of.
+                if self.probe.opaque or self._try(shape):
+                    return shape
+                failed += 1
+            if failed == _MOST_FAILED:
+                break
         place = f" in {self.probe.complaint_place}" if self.probe.complaint_place else ""
         raise ModelError(
             f"the network takes no image of {self.probe.channels} channel(s) and {self.dims} spatial axes of any size "
             f"that was tried{self._other_channels()}; the last complaint{place}: {self.probe.complaint}"
         )
 
+    def _try(self, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
+        """Give the outputs for a grey image; none where the network refuses it."""
+        line = torch.full((1, self.probe.channels, shape[0]), 0.5)
+        return self.probe.run(0, line, shape, full=True, watched=False)[0]
+
     def _other_channels(self) -> str:
         """Say how many channels the network does take; nothing where that is not found."""
         for channels in range(1, _MOST_CHANNELS + 1):
             other = Probe(self.probe.network, channels, self.dims)
-            if any(other.sizes((edge,) * self.dims) for edge in (64, 188)):
+            if channels != self.probe.channels and any(other.sizes((edge,) * self.dims) for edge in (64, 188)):
                 return f", and takes such of {channels} channel(s); correct the card's channels"
         return ""
 
@@ -114,9 +128,7 @@ class Sizes:
         """Refuse what gives no image, or no real numbers."""
         if len(self.shapes[self.name]) != self.dims + 2:
             raise NotLocalError(f"not local: {self._flattening()}, leaves one answer for the whole image")
-        outputs, _ = self.probe.run(
-            0, torch.full((1, self.probe.channels, self.base[0]), 0.5), self.base, full=True, watched=False
-        )
+        outputs = self._try(self.base)
         if self.name in outputs and outputs[self.name].is_complex():
             raise NotLocalError("its output is complex numbers, of which none is larger; let it give scores")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["LOCAL", "NOT_LOCAL", "Odd"]
+__all__ = ["LOCAL", "NOT_LOCAL", "Odd", "look"]
 
 
 class Odd(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import ModelError
 from pipeline.models.derive import derive_context
-from tests.models.odd import LOCAL, NOT_LOCAL, Odd
+from tests.models.odd import LOCAL, NOT_LOCAL, Odd, look
 from tests.models.test_derive import whole_and_tiles
 from tests.models.zoo import Exhibit
 
@@ -88,6 +88,14 @@ def test_whatever_code_complains_of_is_told_and_is_no_error_of_seamfrees(
 ) -> None:
     with pytest.raises(ModelError, match=rf"the last complaint: .*{complaint}"):
         derive_context(Odd(function).eval(), 1, 2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_network_that_gives_shapes_and_no_numbers_is_told_in_its_own_words() -> None:
+    script = torch.jit.trace(Odd(lambda image, first: first(image.bfloat16()), look(1).bfloat16()).eval(),
+                             torch.zeros(1, 1, 16, 16)).float()  # type: ignore[no-untyped-call]  # fmt: skip
+    with pytest.raises(ModelError, match=r"complaint.*: Input type \(CPUBFloat16Type\) and weight type"):
+        derive_context(script, 1, 2)
 
 
 def test_a_size_by_which_code_divides_is_one_that_it_does_not_take() -> None:
