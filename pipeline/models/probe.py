@@ -137,13 +137,17 @@ class Probe:
                 with ExitStack() as stack:
                     for mode in modes:
                         stack.enter_context(mode)
-                    return named_outputs(placed(image))
+                    given = placed(image)
             except UnknownStepError:
                 # Torch runs it nevertheless; nobody knows then where in it.
                 self._stepwise = False
                 return self._forward(network, image, modes[:-1] if watch is not None else modes, watch)
             except _COMPLAINTS as error:
                 complaint, place = _in_short(error), getattr(error, "place", "") or places.here
+            else:
+                if outputs := named_outputs(given):
+                    return outputs
+                complaint, place = f"it gives a {type(given).__name__}, and no tensor", ""
             if watch is not None and placed is not network and self._forward(network, image, modes[:-1], None):
                 # It is not the network that refuses.
                 self._stepwise = False

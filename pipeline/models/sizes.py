@@ -125,12 +125,30 @@ class Sizes:
         return ""
 
     def check_image(self) -> None:
-        """Refuse what gives no image, or no real numbers."""
+        """Refuse what gives no image, or no real numbers.
+
+        Raises
+        ------
+        NotLocalError
+            If so.
+        ModelError
+            If the axes of the output are others than those of images.
+        """
+        larger = (self.probe.sizes(tuple(each + by for each in self.base)) for by in (16, 32, 64))
+        grown = next(filter(None, larger), self.shapes)
+        if self.shapes[self.name][:2] != grown.get(self.name, ())[:2]:
+            size, wanted = " x ".join(map(str, self.base)), ", ".join("ZYX"[-self.dims :])
+            raise ModelError(
+                f"its output {self.name!r} has the shape {self.shapes[self.name]} for an image of {size} pixels; let the "
+                f"network give (1, classes, {wanted})"
+            )
         if len(self.shapes[self.name]) != self.dims + 2:
             raise NotLocalError(f"not local: {self._flattening()}, leaves one answer for the whole image")
         outputs = self._try(self.base)
         if self.name in outputs and outputs[self.name].is_complex():
             raise NotLocalError("its output is complex numbers, of which none is larger; let it give scores")
+        if self.name in outputs and outputs[self.name].dtype == torch.bool:
+            raise NotLocalError("its output is booleans, of which there are two; let it give scores")
 
     def _flattening(self) -> str:
         """Name the operation after which there are no spatial axes any more."""

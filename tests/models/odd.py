@@ -195,5 +195,6 @@ NOT_LOCAL: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a running sum": (lambda: Odd(lambda image: image.cumsum(2)), "farther than the largest probe"),
     "sorted pixels": (lambda: Odd(lambda image: image.sort(2)[0]), "not local"),
     "a kernel beyond all probes": (lambda: nn.Conv2d(1, 2, 3, dilation=3000, padding=3000), "farther than the largest"),
+    "booleans": (lambda: Odd(lambda image: image > 0), "its output is booleans"),
     "complex numbers": (lambda: Odd(lambda image: torch.complex(image, image)), "complex numbers"),
 }  # fmt: skip

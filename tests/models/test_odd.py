@@ -90,6 +90,26 @@ def test_whatever_code_complains_of_is_told_and_is_no_error_of_seamfrees(
         derive_context(Odd(function).eval(), 1, 2)
 
 
+@pytest.mark.parametrize(
+    ("function", "complaint"),
+    [
+        (
+            lambda image: image[:, 0],
+            r"'0' has the shape \(1, 8, 8\) for an image of 8 x 8 pixels; let .*, Y, X\)",
+        ),
+        (lambda image: image.movedim(1, -1), r"output '0' has the shape \(1, 8, 8, 1\)"),
+        (lambda image: image[0], r"output '0' has the shape \(1, 8, 8\)"),
+        (lambda image: (image * 2).numpy(), r"complaint: it gives a ndarray, and no tensor"),
+    ],
+    ids=["no channels", "channels last", "no batch", "no tensor"],
+)
+def test_an_output_that_is_no_image_as_torch_has_it_is_told(
+    function: Callable[[Tensor], object], complaint: str
+) -> None:
+    with pytest.raises(ModelError, match=complaint):
+        derive_context(Odd(function).eval(), 1, 2)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_a_network_that_gives_shapes_and_no_numbers_is_told_in_its_own_words() -> None:
     script = torch.jit.trace(Odd(lambda image, first: first(image.bfloat16()), look(1).bfloat16()).eval(),
