@@ -139,8 +139,8 @@ class Sizes:
         if self.shapes[self.name][:2] != grown.get(self.name, ())[:2]:
             size, wanted = " x ".join(map(str, self.base)), ", ".join("ZYX"[-self.dims :])
             raise ModelError(
-                f"its output {self.name!r} has the shape {self.shapes[self.name]} for an image of {size} pixels; let the "
-                f"network give (1, classes, {wanted})"
+                f"its output {self.name!r} has the shape {self.shapes[self.name]} for an image of {size} pixels; let "
+                f"the network give (1, classes, {wanted})"
             )
         if len(self.shapes[self.name]) != self.dims + 2:
             raise NotLocalError(f"not local: {self._flattening()}, leaves one answer for the whole image")
