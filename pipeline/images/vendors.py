@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
+from xml.etree.ElementTree import SubElement
 
 import numpy as np
 
@@ -32,6 +33,28 @@ _BY_PLANES: dict[str, dict[str, Any]] = {".czi": {"chunk_dims": ["Y", "X"]}, ".l
 def is_of_a_vendor(path: Path) -> bool:
     """Say whether a file is of a kind that bioio reads, by its name."""
     return path.suffix.lower() in _EXTRAS
+
+
+def _czi_reader() -> type[Any]:
+    """Give the plugin's reader for CZI, which alone refuses files that do not say how large their pixels are."""
+    from bioio_czi.aicspylibczi_reader.reader import Reader
+
+    class Unsized(Reader):  # type: ignore[misc]  # it has no types
+        """Takes the size that is missing for one that is not known, as that of the other axes."""
+
+        @staticmethod
+        def _get_coords_and_physical_px_sizes(xml: Any, scene_index: int, dims_shape: dict[str, Any]) -> Any:  # noqa: ANN401
+            for axis in "YX":
+                at = xml
+                for step in ("Metadata", "Scaling", "Items", f"Distance[@Id='{axis}']", "Value"):
+                    below = at.find(step)
+                    if below is None:
+                        below = SubElement(at, step.partition("[")[0], {"Id": axis} if "@" in step else {})
+                    at = below
+                at.text = at.text or "0"
+            return Reader._get_coords_and_physical_px_sizes(xml, scene_index, dims_shape)
+
+    return Unsized
 
 
 class BioioSource:
@@ -61,7 +84,8 @@ class BioioSource:
                 import bioio
 
                 __import__(f"bioio_{extra}")
-                self._image: Any = bioio.BioImage(path, **_BY_PLANES.get(path.suffix.lower(), {}))
+                reader = _czi_reader() if extra == "czi" else None
+                self._image: Any = bioio.BioImage(path, reader=reader, **_BY_PLANES.get(path.suffix.lower(), {}))
                 self._open(series or 0)
                 self._info = self._describe(stat.st_size, stat.st_mtime_ns)
         except ImportError as error:

@@ -94,8 +94,6 @@ def test_pixels_are_those_of_another_reader(
     [
         ("xz-example.lif", "is a scan of ZX planes"),
         ("LeicaLASX_wavelength-sweep_example.lif", r"λ of length 20"),
-        # Without a pixel size, which the plugin cannot do without.
-        ("DAPI_GFP.czi", "Expected 1 distance scale for dimension 'Y' but found 0"),
     ],
 )
 def test_what_is_not_understood_is_refused_when_it_is_opened(name: str, told: str) -> None:

@@ -52,6 +52,27 @@ def test_czi(tmp_path: Path) -> None:
         open_image(tmp_path / "b.czi")
 
 
+def test_a_czi_that_does_not_say_how_large_its_pixels_are_is_read(tmp_path: Path) -> None:
+    """Its sizes are not known, as those of a bare TIFF."""
+    from pylibCZIrw import czi
+
+    image = pixels((1, 1, 60, 90))
+    with czi.create_czi(str(tmp_path / "a.czi")) as file:
+        file.write(data=image[0, 0][..., None], plane={"C": 0, "Z": 0, "T": 0})
+        file.write_metadata("a", channel_names={0: "DAPI"}, scale_x=2e-7, scale_y=3e-7)
+    content = (tmp_path / "a.czi").read_bytes()
+    for name, change in (("b", b"Distance"), ("c", b"Scaling")):
+        # Another name of the same length: it has no such element, then.
+        other = content.replace(change, change[:-1] + b"x")
+        assert other != content
+        (tmp_path / f"{name}.czi").write_bytes(other)
+        source = open_image(tmp_path / f"{name}.czi")
+        assert (source.info.pixel_size, source.info.units) == ((1.0,) * 5, (None,) * 5)
+        assert source.info.channel_names == ("DAPI",)
+        source.close()
+        np.testing.assert_array_equal(read_whole(tmp_path / f"{name}.czi"), image[None])
+
+
 def test_a_lif_is_read_plane_by_plane_with_what_leica_says_of_it(tmp_path: Path) -> None:
     image = pixels((2, 3, 60, 90))
     write_lif(tmp_path / "a.lif", {"one": image, "two": image[:1, :1, :50]}, (1.0, 0.3, 0.2))
