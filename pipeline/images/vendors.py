@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from math import prod
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ def _czi_reader() -> type[Any]:
     """Give the plugin's reader for CZI, which alone refuses files that do not say how large their pixels are."""
     from bioio_czi.aicspylibczi_reader.reader import Reader
 
-    class Unsized(Reader):  # type: ignore[misc]  # it has no types
+    class Unsized(Reader):
         """Takes the size that is missing for one that is not known, as that of the other axes."""
 
         @staticmethod
@@ -132,6 +133,8 @@ class BioioSource:
                 image = file.images[number]
                 sizes = {**image.sizes, **sizes}
                 frame = "".join(image.dims).rstrip("S")[-2:]
+        if self._path.suffix.lower() == ".nd2":
+            self._check_frames()
         others = [f"{axis} of length {length}" for axis, length in sizes.items() if axis not in "TCZYXS" and length > 1]
         if others:
             raise ImageError(
@@ -142,6 +145,19 @@ class BioioSource:
             raise ImageError(
                 f"{self._path}: series {number} is a scan of {frame} planes, which is not understood; export it as "
                 "OME-TIFF"
+            )
+
+    def _check_frames(self) -> None:
+        """Refuse an ND2 whose acquisition was ended early: the plugin would give black planes for what is missing."""
+        import nd2
+
+        with nd2.ND2File(self._path) as file:
+            wanted = prod(length for axis, length in file.sizes.items() if axis not in "CSYX")
+            there = file.attributes.sequenceCount
+        if there < wanted:
+            raise ImageError(
+                f"{self._path}: {wanted - there} of its {wanted} frames are missing, as where an acquisition is ended "
+                "early; export what is there as OME-TIFF"
             )
 
     def _describe(self, size: int, modified: int) -> ImageInfo:

@@ -12,6 +12,7 @@ from pipeline.errors import ImageError
 from pipeline.geometry import Box
 from pipeline.images.opening import open_image
 from tests.images.lif import NAMES, write_lif
+from tests.images.nd2 import write_nd2
 from tests.images.reading import pixels, read_whole
 
 
@@ -106,3 +107,30 @@ def test_a_lif_of_wavelengths_or_of_upright_planes_is_refused_when_it_is_opened(
     with pytest.raises(ImageError) as caught:
         open_image(tmp_path / "a.lif")
     assert told in str(caught.value)
+
+
+def test_an_nd2_is_read_plane_by_plane_with_what_nikon_says_of_it(tmp_path: Path) -> None:
+    image = pixels((2, 3, 60, 90))
+    write_nd2(tmp_path / "a.nd2", [image, image[::-1]], (1.0, 0.25), ["DAPI", "GFP"])
+    np.testing.assert_array_equal(read_whole(tmp_path / "a.nd2"), image[None])
+    np.testing.assert_array_equal(read_whole(tmp_path / "a.nd2", 1), image[None, ::-1])
+    source = open_image(tmp_path / "a.nd2")
+    assert (source.info.axes, source.info.block) == ("CZYX", (1, 2, 1, 60, 90))
+    assert source.info.pixel_size == (1.0, 1.0, 1.0, 0.25, 0.25)
+    assert source.info.units == (None, None, "micrometer", "micrometer", "micrometer")
+    assert source.info.channel_names == ("DAPI", "GFP")
+    assert source.notes == (f"{tmp_path / 'a.nd2'}: one of 2 scenes is read; --series chooses another",)
+    box = Box((0, 1, 1, 7, 11), (1, 2, 3, 50, 80))
+    np.testing.assert_array_equal(source.read(box)[0, 0], image[1, 1:3, 7:50, 11:80])
+    source.close()
+    (tmp_path / "b.nd2").write_bytes((tmp_path / "a.nd2").read_bytes()[:50_000])
+    with pytest.raises(ImageError, match=r"b\.nd2: cannot be read"):
+        open_image(tmp_path / "b.nd2")
+
+
+def test_an_nd2_that_was_ended_early_is_refused(tmp_path: Path) -> None:
+    """The plugin gives black planes for the frames that are missing."""
+    image = pixels((1, 3, 60, 90))
+    write_nd2(tmp_path / "a.nd2", [image, image], (1.0, 0.25), ["DAPI"], frames=4)
+    with pytest.raises(ImageError, match=r"a\.nd2: 2 of its 6 frames are missing"):
+        open_image(tmp_path / "a.nd2")
