@@ -81,6 +81,13 @@ InPlace = Annotated[
     bool, typer.Option("--in-place", help="Add labels and table to the OME-Zarr that is read, instead of a result.")
 ]
 
+Export = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ome-tiff|geojson|anndata", help="Write finished results like this, too, into NAME.exports; repeatable."
+    ),
+]
+
 
 def settings_of(
     config: Path | None,

@@ -15,6 +15,7 @@ from pipeline.commands.options import (
     Config,
     Device,
     Diameter,
+    Export,
     Factory,
     FullyConvolutional,
     Function,
@@ -94,6 +95,7 @@ def run(
     no_image: Annotated[bool, typer.Option("--no-image", help="Leave the image out of the result.")] = False,
     ome_zarr: OmeZarr = None,
     in_place: InPlace = False,
+    export: Export = None,
 ) -> None:
     """Segment images: labels as OME-Zarr, one result for each image."""
     from pipeline.site import start_early
@@ -113,11 +115,14 @@ def run(
     from pipeline.checking import find_images
     from pipeline.destination import local_folder, send_summary
     from pipeline.display import report_table, show_progress
+    from pipeline.export_beside import check_formats, export_results
     from pipeline.summary import write_summary
     from pipeline.wells import wells_path
 
     console = Console(stderr=True)
     folder = local_folder(output, settings)
+    if export:
+        check_formats(export, output, settings)
     images = find_images(settings, inputs)
     reports: list[ImageReport]
     with show_progress(console, len(images)):
@@ -125,6 +130,8 @@ def run(
             reports = list(segment(inputs, output, settings, fresh=fresh))
         else:
             reports = _orchestrator()(inputs=inputs, output=output, config=settings, fresh=fresh)
+    if export:
+        reports = export_results(images, reports, folder, export, lambda told: typer.echo(printable(told)))
     summary = send_summary(write_summary(folder, reports), output)
     # A terminal folds long paths; a file or another program gets them whole.
     terminal = Console(width=None if sys.stdout.isatty() else 10_000)
