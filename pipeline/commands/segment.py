@@ -25,6 +25,7 @@ from pipeline.commands.options import (
     Instances,
     Model,
     OmeZarr,
+    PixelSize,
     Planner,
     Precision,
     Rescale,
@@ -91,6 +92,7 @@ def run(
     resolution: Resolution = None,
     tta: Tta = False,
     rescale: Rescale = None,
+    pixel_size: PixelSize = None,
     self_check: SelfCheck = None,
     no_image: Annotated[bool, typer.Option("--no-image", help="Leave the image out of the result.")] = False,
     ome_zarr: OmeZarr = None,
@@ -107,6 +109,7 @@ def run(
         skip_below=skip_below, factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
         fully_convolutional=fully_convolutional, resolution=resolution, tta=tta, rescale=rescale, ome_zarr=ome_zarr,
         in_place=in_place, sequence=sequence, self_check=self_check,
+        pixel_size=pixel_size,
     )  # fmt: skip
     start_early(settings)
     from rich.console import Console
@@ -178,6 +181,7 @@ def plan(
     resolution: Resolution = None,
     tta: Tta = False,
     rescale: Rescale = None,
+    pixel_size: PixelSize = None,
     as_json: Annotated[bool, typer.Option("--json", help="The whole plans, as JSON.")] = False,
 ) -> None:
     """Say what would be done: tiles, memory, disk. Computes nothing."""
@@ -188,7 +192,7 @@ def plan(
         series=series, workers=workers, instances=instances, function=function, diameter=diameter,
         skip_below=skip_below, factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
         fully_convolutional=fully_convolutional, resolution=resolution, tta=tta, rescale=rescale,
-        sequence=sequence,
+        sequence=sequence, pixel_size=pixel_size,
     )  # fmt: skip
     overviews = make_overviews(inputs, settings)
     if as_json:
