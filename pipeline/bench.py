@@ -8,7 +8,7 @@ import weakref
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from threading import RLock
+from threading import RLock, Thread
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import numpy as np
@@ -83,6 +83,7 @@ class Bench:
         self.lock = RLock()
         self._arrays: dict[str, ResultArray] = {}
         self._cores: dict[int, NDArray[np.uint8]] = {}
+        self._waking: Thread | None = None
 
     @property
     def folder(self) -> AnyPath:
@@ -115,7 +116,18 @@ class Bench:
             plan.stitching, exchangeable(plan.footprint), plan.code_sha256, plan.rescaling,
         )  # fmt: skip
         with OPENING:
-            return _predictor(loading, _device(plan.device), plan.precision)
+            return _predictor(loading, _device(plan.device, plan.gpu_bytes), plan.precision)
+
+    def wake_gpu(self) -> None:
+        """Have a GPU made ready beside what is done until the network has its turn: its libraries take seconds to load.
+
+        What goes wrong there goes wrong again, and is told, when the network is loaded.
+        """
+        if self.plan.device == "cuda":
+            with self.lock:
+                if self._waking is None:
+                    self._waking = Thread(target=_wake, args=(self.plan.gpu_bytes,), daemon=True)
+                    self._waking.start()
 
     @opened_once
     def detector(self) -> Detector:
@@ -127,7 +139,9 @@ class Bench:
             If its code is not what the plan was made for.
         """
         assert isinstance(self.plan.network, DetectorFunction)  # nor plans for networks here
-        return open_detector(self.plan.network, self.plan.weights_sha256, _device(self.plan.device))
+        return open_detector(
+            self.plan.network, self.plan.weights_sha256, _device(self.plan.device, self.plan.gpu_bytes)
+        )
 
     @opened_once
     def scalings(self) -> dict[tuple[int, int], Scaling]:
@@ -246,15 +260,28 @@ def bench_for(plan: RunPlan) -> Bench:
         return _bench(str(plan.held), plan.digest, begun, Unseen(plan))
 
 
-def _device(kind: str) -> str:
-    """Choose this process' device: the workers of one host share its GPUs evenly, whoever has started them."""
+def _device(kind: str, share: int | None) -> str:
+    """Choose this process' device: the workers of one host share its GPUs evenly, whoever has started them.
+
+    What it takes of a GPU is bounded by its share: else cuDNN may choose what needs all that is free.
+    """
     if kind != "cuda":
         return kind
     import torch
 
     # By what they are: a worker may see other ones than the next, or the same in another order.
     names = [str(torch.cuda.get_device_properties(at).uuid) for at in range(torch.cuda.device_count())]
-    return f"cuda:{take_slot(names, Path(private_folder())) if names else 0}"
+    number = take_slot(names, Path(private_folder())) if names else 0
+    if share is not None:
+        whole = torch.cuda.get_device_properties(number).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, share / whole), number)
+    return f"cuda:{number}"
+
+
+def _wake(share: int | None) -> None:
+    from pipeline.models.predictor import wake
+
+    wake(_device("cuda", share))
 
 
 @dataclass(frozen=True, slots=True)

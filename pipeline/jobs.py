@@ -74,6 +74,7 @@ def read_region(plan: RunPlan, index: int) -> Record:
         Of the region in `plan.regions`.
     """
     bench = bench_for(plan)
+    bench.wake_gpu()
     owned = plan.regions[index].owned
     channels = counted_channels(plan, index)
     if not channels and not plan.copy_image:

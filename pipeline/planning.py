@@ -134,6 +134,8 @@ class RunPlan(BaseModel):
     device: Literal["cpu", "cuda"]
     window_bytes: NonNegativeInt
     """Estimate of what one forward pass allocates."""
+    gpu_bytes: NonNegativeInt | None = None
+    """What a worker may take of its GPU, where it computes on one; no array depends on it."""
     self_check: Literal["auto", "always", "off"] = "auto"
     """Whether two tiles are held against a larger pass before all are computed; no array depends on it."""
     audit_windows: NonNegativeInt
@@ -274,8 +276,9 @@ class RunPlan(BaseModel):
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that the result's bytes depend on, as JSON: work of equal identity may be gone on with."""
-        beside = {"name", "output", "staging", "destination", "model", "window_bytes", "trust_model_code", "self_check",
-                  "audit_windows", "report", "tiling", "precision_tolerance", "precision_measured"}  # fmt: skip
+        beside = {"name", "output", "staging", "destination", "model", "window_bytes", "gpu_bytes", "trust_model_code",
+                  "self_check", "audit_windows", "report", "tiling", "precision_tolerance",
+                  "precision_measured"}  # fmt: skip
         facts = self.model_dump(mode="json", exclude=beside)
         if self.content_sha256 is not None:
             # Copied or touched, it is the same image.
@@ -424,6 +427,7 @@ def make_plan(
             "precision_tolerance": tolerance,
             "device": intent.device,
             "window_bytes": memory(footprint.window_shape(core)),
+            "gpu_bytes": intent.worker_memory if intent.device == "cuda" else None,
             "self_check": config.self_check,
             "audit_windows": audit_windows.choose_count(label_shape, full_core, footprint)
             if config.audit.windows is None

@@ -19,7 +19,20 @@ if TYPE_CHECKING:
     from pipeline.config import RunConfig
     from pipeline.planning import Intent
 
-__all__ = ["Site", "choose_site", "count_gpus", "is_elsewhere", "join_cluster", "join_site", "start_early"]
+__all__ = [
+    "Site",
+    "choose_site",
+    "count_gpus",
+    "is_elsewhere",
+    "join_cluster",
+    "join_site",
+    "share_of_gpu",
+    "smallest_gpu",
+    "start_early",
+]
+
+GPU_LIBRARIES = 2**30
+"""Bytes of a GPU that a process takes before it computes anything."""
 
 _PRELOAD = ("pipeline.jobs", "pipeline.object_jobs", "pipeline.models.predictor")
 """What workers import before their first job."""
@@ -67,6 +80,20 @@ def count_gpus(wish: str) -> int:
     return found
 
 
+def smallest_gpu(gpus: int) -> int:
+    """Give the bytes of the smallest of so many GPUs, 0 for none."""
+    if not gpus:
+        return 0
+    import torch
+
+    return min(int(torch.cuda.get_device_properties(at).total_memory) for at in range(gpus))
+
+
+def share_of_gpu(memory: int, sharing: int) -> int:
+    """Give the bytes that each of several processes may use of a GPU, beside what libraries take there."""
+    return max(0, memory // sharing - GPU_LIBRARIES)
+
+
 def is_elsewhere(config: RunConfig) -> bool:
     """Say whether settings name workers that are not simply processes of this machine."""
     return _elsewhere(config) is not None
@@ -99,17 +126,17 @@ def choose_site(config: RunConfig) -> Site:
     gpus = count_gpus(config.device)
     if gpus and not _fits_gpus(config):
         gpus = 0
-    cluster = ClusterSpec.for_machine(config.execution.workers, gpus, MEMORY_LIMIT, _PRELOAD)
+    gpu_memory = smallest_gpu(gpus)
+    cluster = ClusterSpec.for_machine(config.execution.workers, gpus, MEMORY_LIMIT, _PRELOAD, gpu_memory)
     if config.execution.scheduler == SERIAL:
         cluster = replace(cluster, scheduler=SERIAL)
     assert cluster.workers is not None
     assert cluster.memory is not None
-    memory = cluster.memory
-    if gpus:
-        import torch
-
-        memory = int(torch.cuda.get_device_properties(0).total_memory)
-    return Site(cluster, Intent(device="cuda" if gpus else "cpu", worker_memory=memory, workers=cluster.workers))
+    if not gpus:
+        return Site(cluster, Intent(device="cpu", worker_memory=cluster.memory, workers=cluster.workers))
+    sharing = 1 if cluster.scheduler == SERIAL else -(-cluster.workers // gpus)
+    memory = share_of_gpu(gpu_memory, sharing)
+    return Site(cluster, Intent(device="cuda", worker_memory=memory, workers=cluster.workers))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from uuid import uuid4
@@ -56,7 +57,7 @@ def describe_worker(
     from distributed.system import MEMORY_LIMIT
 
     from pipeline.rates import device_name
-    from pipeline.site import count_gpus
+    from pipeline.site import count_gpus, smallest_gpu
 
     limit = dask_worker.memory_manager.memory_limit or MEMORY_LIMIT
     gpus = 0 if wish == "cpu" else count_gpus("auto")
@@ -64,13 +65,8 @@ def describe_worker(
         from pipeline.models.graphs import computes_on_gpus
 
         gpus = gpus if computes_on_gpus() else 0
-    memory = 0
-    if gpus:
-        import torch
-
-        memory = min(int(torch.cuda.get_device_properties(at).total_memory) for at in range(gpus))
     processor = device_name("cpu").rpartition(",")[0]
-    return WorkerFacts(dask_worker.state.nthreads, int(limit), processor, gpus, memory)
+    return WorkerFacts(dask_worker.state.nthreads, int(limit), processor, gpus, smallest_gpu(gpus))
 
 
 def intent_of_workers(facts: Mapping[str, WorkerFacts], wish: Literal["auto", "cpu", "cuda"]) -> Intent:
@@ -98,9 +94,13 @@ def intent_of_workers(facts: Mapping[str, WorkerFacts], wish: Literal["auto", "c
         log.warning("%d of %d workers have no GPU, so none is used: one result is computed by one kind of device",
                     len(without), len(facts))  # fmt: skip
     if not without:
-        return Intent(
-            device="cuda", worker_memory=min(each.gpu_memory for each in facts.values()), workers=len(facts)
-        )  # fmt: skip
+        from pipeline.site import share_of_gpu
+
+        of_host = Counter(map(host_of, facts))
+        memory = min(
+            share_of_gpu(each.gpu_memory, -(-of_host[host_of(address)] // each.gpus)) for address, each in facts.items()
+        )
+        return Intent(device="cuda", worker_memory=memory, workers=len(facts))
     kinds = sorted({each.processor for each in facts.values()})
     if len(kinds) > 1:
         log.warning("the workers' processors differ (%s): scores may differ in their last digits by who computed them",

@@ -161,7 +161,11 @@ def test_plans_are_made_for_the_least_of_the_workers(caplog: pytest.LogCaptureFi
     assert "a worker has 2 threads, which take turns" in caplog.text
     gpus = {"tcp://a:1": facts(gpus=1, gpu_memory=2**34), "tcp://b:1": facts(gpus=4, gpu_memory=2**35)}
     intent = intent_of_workers(gpus, "auto")
-    assert (intent.device, intent.worker_memory, intent.workers) == ("cuda", 2**34, 2)
+    libraries = 2**30
+    assert (intent.device, intent.worker_memory, intent.workers) == ("cuda", 2**34 - libraries, 2)
+    # Nine processes share four GPUs: three of them share one.
+    several = {f"tcp://b:{port}": gpus["tcp://b:1"] for port in range(1, 10)}
+    assert intent_of_workers(several, "auto").worker_memory == 2**35 // 3 - libraries
     mixed = gpus | {"tcp://c:1": facts(processor="b")}
     caplog.clear()
     assert intent_of_workers(mixed, "auto").device == "cpu"

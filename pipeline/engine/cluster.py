@@ -33,7 +33,13 @@ SERIAL = "serial"
 """The address that means: no cluster, one job after the other in this process."""
 
 GPU_THREADS = 4
-"""Threads around a GPU: they read and write while one of them has the network."""
+"""Threads around a GPU that a process has for itself: they read and write while one of them has the network."""
+
+SHARED_THREADS = 2
+"""Threads of a process that shares a GPU with others."""
+
+LEAST_GPU_MEMORY, LEAST_MEMORY = 6 * 2**30, 4 * 2**30
+"""Bytes of a GPU, and of the machine, for each of the processes around it; libraries alone take one of the first."""
 
 STARTS = 3
 """How often workers are started of which one dies before it has begun."""
@@ -53,7 +59,7 @@ class ClusterSpec:
     workers : int, optional
         Worker processes; None is one for each GPU, for the kind ``cuda``.
     threads : int
-        Threads per worker process: 1 on a CPU, several around one forward pass at a time on a GPU.
+        Threads per worker process: 1 on a CPU, several where a GPU computes.
     scheduler : str, optional
         Address of an existing Dask scheduler, or ``"serial"`` for none at all. A cluster of its own where absent.
     preload : tuple of str
@@ -85,16 +91,41 @@ class ClusterSpec:
         return self.kind != "local" or self.scheduler not in (None, SERIAL)
 
     @classmethod
-    def for_machine(cls, workers: int | None, gpus: int, memory: int, preload: tuple[str, ...] = ()) -> ClusterSpec:
-        """Choose for this machine: one process per GPU where there are any, else one per core.
+    def for_machine(
+        cls, workers: int | None, gpus: int, memory: int, preload: tuple[str, ...] = (), gpu_memory: int = 0
+    ) -> ClusterSpec:
+        """Choose for this machine: one process per core, where there are GPUs as many as these have memory for.
 
-        Several threads read and write around a GPU's forward pass; on a CPU each process has one thread, and
-        one thread inside torch, so that the result does not depend on the machine's load.
+        What is done around the network, in Python above all, keeps a process busy for longer than a GPU needs for its
+        tile; so several share one. On a CPU each process has one thread, and one thread inside torch, so that the
+        result does not depend on the machine's load.
+
+        Parameters
+        ----------
+        workers : int, optional
+            How many the user wants.
+        gpus : int
+            That are used.
+        memory, gpu_memory : int
+            Bytes of the machine, and of the smallest of its GPUs.
+        preload : tuple of str
+            As in `ClusterSpec`.
+
+        Raises
+        ------
+        ConfigError
+            If that are none.
         """
         if workers is not None and workers < 1:
             raise ConfigError(f"{workers} workers cannot do anything; give 1 or more")
-        number = workers or gpus or len(os.sched_getaffinity(0))
-        return cls(workers=number, threads=GPU_THREADS if gpus else 1, preload=preload, memory=memory // number)
+        cores = len(os.sched_getaffinity(0))
+        if not gpus:
+            number, threads = workers or cores, 1
+        else:
+            each = min(cores // gpus, memory // (gpus * LEAST_MEMORY), gpu_memory // LEAST_GPU_MEMORY)
+            number = workers or gpus * max(1, each)
+            threads = SHARED_THREADS if number > gpus else GPU_THREADS
+        return cls(workers=number, threads=threads, preload=preload, memory=memory // number)
 
 
 @contextmanager

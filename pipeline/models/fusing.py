@@ -44,10 +44,10 @@ def fold_normalisation(network: nn.Module) -> nn.Module:
 
 
 class RectifiedConvolution(nn.Module):
-    """A convolution and the ReLU after it in one operation of oneDNN: its output goes through memory once, not twice.
+    """A convolution and the ReLU after it in one operation: its output goes through memory once, not several times.
 
-    The numbers are those of the two, one after the other, where all are finite; but oneDNN makes 0 of what is not a
-    number, so that an overflow before it could go unseen. For evaluation on a CPU only.
+    Where all numbers are finite they are those of the two, one after the other, to rounding. But oneDNN makes 0 of what
+    is not a number, and cuDNN promises nothing, so that an overflow before it could go unseen. For evaluation only.
 
     Parameters
     ----------
@@ -73,6 +73,8 @@ class RectifiedConvolution(nn.Module):
     def padded(self, image: Tensor, padding: tuple[int, ...]) -> Tensor:
         """Do it with so many zeros at both ends of each spatial axis."""
         ones = [1] * len(padding)
+        if image.is_cuda:
+            return torch.cudnn_convolution_relu(image, self.weight, self.bias, ones, list(padding), ones, 1)
         found: Tensor = torch.ops.mkldnn._convolution_pointwise(
             image, self.weight, self.bias, list(padding), ones, ones, 1, "relu", [], ""
         )
@@ -82,8 +84,12 @@ class RectifiedConvolution(nn.Module):
 def fuses_rectification(device: str, dtype: torch.dtype) -> bool:
     """Say whether this machine's torch has that operation for a kind of device and numbers.
 
-    It is what torch's own compiler makes of the two. Of the numbers that oneDNN knows, processors compute some.
+    On a CPU it is what torch's own compiler makes of the two. Of the numbers that oneDNN knows, processors compute
+    some. The range of float16 is so small that the bound of most networks is beyond it.
     """
+    if device == "cuda":
+        available = torch.backends.cudnn.is_available()  # type: ignore[no-untyped-call]
+        return bool(available) and dtype in (torch.float32, torch.bfloat16)
     if device != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     if dtype == torch.bfloat16:
@@ -165,6 +171,9 @@ def growth(network: UNet) -> tuple[float, float]:
 class InRange(nn.Module):
     """A U-Net that takes the faster way where no number in it can leave the range of its type.
 
+    On a GPU, where to look at a number is to wait for it, the faster way is taken at once, and `doubts` tell afterwards
+    whether it may not be trusted.
+
     Parameters
     ----------
     network : Module
@@ -179,6 +188,20 @@ class InRange(nn.Module):
         super().__init__()
         self.network, self.faster = network, faster
         self._slope, self._offset = bounds
+        self._doubts: list[Tensor] = []
+        self.careful = False
+        """Whether the faster way is left alone."""
+
+    def doubts(self) -> list[Tensor]:
+        """Give, and forget, what is known of the last passes on a GPU: of each, whether it has to be done again.
+
+        Returns
+        -------
+        list of Tensor
+            A truth value each, on the device.
+        """
+        found, self._doubts = self._doubts, []
+        return found
 
     def forward(self, image: Tensor) -> Tensor:
         """Give what the network gives.
@@ -188,10 +211,18 @@ class InRange(nn.Module):
         image : Tensor
             Batch, channels, then YX or ZYX.
         """
-        # Both are NaN where one pixel is, and NaN is below nothing.
-        largest = max(abs(float(extreme)) for extreme in torch.aminmax(image))
-        within = self._slope * largest + self._offset < torch.finfo(image.dtype).max / 2
-        found: Tensor = (self.faster if within else self.network)(image)
+        if self.careful:
+            found: Tensor = self.network(image)
+            return found
+        least, largest = torch.aminmax(image)
+        # In float64, for the bound may be beyond the type. Both are NaN where one pixel is, and NaN is below nothing.
+        bound = self._slope * torch.maximum(-least, largest).double() + self._offset
+        within = bound < torch.finfo(image.dtype).max / 2
+        if image.is_cuda:
+            self._doubts.append(~within)
+            found = self.faster(image)
+        else:
+            found = (self.faster if within else self.network)(image)
         return found
 
 

@@ -13,6 +13,7 @@ from pipeline.models.constants import Constants, value_of
 from pipeline.models.fusing import InRange, fold_normalisation, fuses_rectification, growth, rectified
 from pipeline.models.passes import Symmetry, rescale, stitch
 from pipeline.models.streaming import StreamedUNet
+from pipeline.models.transfer import Transfer
 from pipeline.models.unet import PairwisePool, UNet
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from pipeline.models.library import LoadedModel
     from pipeline.models.rescaling import Rescaling
 
-__all__ = ["Prediction", "Predictor", "limit_threads"]
+__all__ = ["Prediction", "Predictor", "limit_threads", "wake"]
 
 _TYPES: dict[Precision, torch.dtype] = {
     "float32": torch.float32,
@@ -43,6 +44,13 @@ def limit_threads(number: int) -> None:
     One for each Dask thread makes the result independent of the machine's load and number of cores.
     """
     torch.set_num_threads(number)
+
+
+def wake(device: str) -> None:
+    """Load what computes on a GPU, by a first convolution there."""
+    with torch.inference_mode():
+        torch.nn.functional.conv2d(torch.zeros(1, 1, 8, 8, device=device), torch.zeros(1, 1, 3, 3, device=device))
+    torch.cuda.synchronize(device)
 
 
 class Prediction(NamedTuple):
@@ -68,6 +76,9 @@ class Prediction(NamedTuple):
 
 class Predictor:
     """Runs a model's network. Several threads may share one: forward passes take turns.
+
+    On a GPU a turn is over when all is asked for, so that the next window's pass follows at once; each thread waits for
+    its own.
 
     Parameters
     ----------
@@ -99,8 +110,10 @@ class Predictor:
         self.dtype = _TYPES[precision]
         self._precision = precision
         self._stitching, self._symmetries, self._rescaling = stitching, symmetries, rescaling
-        layout = torch.channels_last if model.card.dims == 2 else torch.channels_last_3d
-        self._layout = layout
+        # On a GPU, cuDNN's kernels without TensorFloat-32 are faster with channels first.
+        first = self.device.type == "cuda" and self.dtype.itemsize > 2
+        last = torch.channels_last if model.card.dims == 2 else torch.channels_last_3d
+        self._layout = layout = torch.contiguous_format if first else last
         # Folded in float64, so that folding costs no precision.
         network = model.network.double()
         own = network if isinstance(network, UNet) else None
@@ -117,6 +130,8 @@ class Predictor:
                 faster = rectified(own)
                 network = InRange(network, StreamedUNet(faster) if slabs else faster, bounds)
         self._network = network
+        self._guard = network if isinstance(network, InRange) else None
+        self._transfer = Transfer(self.device)
         self._turn = Lock()
         self._constants: Constants[tuple[Tensor, Tensor]] = Constants()
         if self.device.type == "cuda":
@@ -129,26 +144,54 @@ class Predictor:
         given: Tensor = self._network(image.contiguous(memory_format=self._layout))
         return given
 
-    def _forward(self, image: Tensor) -> Tensor:
-        """Give what the network says of an image: (1, channels, [Z,] Y, X); on the device.
+    def _forward(self, image: Tensor, finite: list[Tensor]) -> Tensor:
+        """Give what the network says of an image: (1, channels, [Z,] Y, X); and note whether all of it is finite.
 
-        Raises
-        ------
-        ModelError
-            If something is not finite: the largest of several would be any class.
+        The largest of several scores would be any class where one is no number. Both stay on the device.
         """
         if self._rescaling is not None:
             raw = rescale(self._run, image, self._rescaling)
         else:
             raw = self._run(image) if self._stitching is None else stitch(self._run, image, self._stitching)
         # In one pass over memory: the extremes are NaN where anything is.
-        if not all(torch.isfinite(extreme) for extreme in torch.aminmax(raw)):
-            wider = "float64" if self._precision == "float32" else "float32"
-            raise ModelError(
-                f"{self.card.name}: scores are not finite in {self._precision}: the image's intensities are far from "
-                f"those that the model knows, or the range is too small; look at the image, or try precision {wider}"
-            )
+        finite.append(torch.isfinite(torch.stack(torch.aminmax(raw))).all())
         return raw
+
+    def _compute(self, window: NDArray[np.floating], *, plain: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Give scores, before the softmax if `plain`, and classes of a window: on the device, and classes here, too.
+
+        Raises
+        ------
+        ModelError
+            If something is not finite.
+        """
+        for careful in (False, True):
+            sent = self._transfer.send(window)
+            finite: list[Tensor] = []
+            with self._turn:
+                image = sent.arrived().to(device=self.device, dtype=self.dtype)
+                if self._guard is not None:
+                    self._guard.careful = careful
+                    # Those of a pass that failed.
+                    self._guard.doubts()
+                raw = self._forward(image, finite)[0] if plain else self._average(image, finite)[0]
+                doubts = self._guard.doubts() if self._guard is not None else []
+                classes = raw.argmax(dim=0).to(torch.uint8)
+                verdict = torch.stack([~torch.stack(finite).all(), *doubts])
+                received = self._transfer.receive(classes, verdict)
+            here, verdicts = received.wait()
+            infinite, *again = verdicts.tolist()
+            if any(again):
+                continue
+            if infinite:
+                wider = "float64" if self._precision == "float32" else "float32"
+                raise ModelError(
+                    f"{self.card.name}: scores are not finite in {self._precision}: the image's intensities are far "
+                    f"from those that the model knows, or the range is too small; look at the image, or try precision "
+                    f"{wider}"
+                )
+            return raw, classes, here
+        raise AssertionError
 
     def _probabilities(self, raw: Tensor) -> Tensor:
         """Give the probabilities of all classes, in float32 or, where the network computes in it, float64."""
@@ -198,19 +241,20 @@ class Predictor:
         plain = self.card.activation == "softmax" and not self._symmetries
         value = value_of(window) if reuse else None
         known = None
-        with self._turn:
-            if value is not None:
+        if value is not None:
+            with self._turn:
                 known = self._constants.find((value, window.shape))
-            if known is None:
-                image = torch.from_numpy(window)[None].to(device=self.device, dtype=self.dtype)
-                raw = self._forward(image)[0] if plain else self._average(image)[0]
-                found = raw.argmax(dim=0).to(torch.uint8)
-            else:
-                raw, found = known
+        if known is None:
+            raw, classes, here = self._compute(window, plain=plain)
             if value is not None:
-                self._constants.keep((value, window.shape), (raw, found))
-                # What is kept is nobody's to write into.
-                raw, found = raw if plain else raw.clone(), found.clone()
+                with self._turn:
+                    self._constants.keep((value, window.shape), (raw, classes))
+        else:
+            raw, classes = known
+            here = classes.cpu()
+        if value is not None:
+            # What is kept is nobody's to write into.
+            raw, here = raw if plain else raw.clone(), here.clone()
 
         def probabilities(part: tuple[slice, ...]) -> NDArray[np.floating]:
             wanted = raw[(slice(None), *part)]
@@ -219,7 +263,7 @@ class Predictor:
 
         whole = probabilities(()) if scores else None
         parts = [probabilities(part) for part in samples]
-        return Prediction(found.cpu().numpy(), whole, parts, known is not None)
+        return Prediction(here.numpy(), whole, parts, known is not None)
 
     def release(self) -> None:
         """Give back the memory of what is kept beside the network."""
@@ -228,9 +272,9 @@ class Predictor:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _average(self, image: Tensor) -> Tensor:
+    def _average(self, image: Tensor, finite: list[Tensor]) -> Tensor:
         """Give the mean of the probabilities over the symmetries, always added in one order."""
         if not self._symmetries:
-            return self._probabilities(self._forward(image))
-        turned = (each.undo(self._probabilities(self._forward(each.apply(image)))) for each in self._symmetries)
+            return self._probabilities(self._forward(image, finite))
+        turned = (each.undo(self._probabilities(self._forward(each.apply(image), finite))) for each in self._symmetries)
         return reduce(torch.add, turned) / len(self._symmetries)

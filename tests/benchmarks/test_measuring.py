@@ -24,7 +24,7 @@ from tests.benchmarks.peers.contenders import Task, pass_over
 from tests.benchmarks.peers.table import draw, summarise
 from tests.benchmarks.slide import GROUND, slide
 from tests.benchmarks.stages import picture
-from tests.benchmarks.watching import gpu_state, run_watched
+from tests.benchmarks.watching import gpu_state, gpu_summary, run_watched
 
 
 @pytest.mark.parametrize("architecture", [*NETWORKS.values(), UNetConfig(depth=2, base_channels=3, in_channels=2)])
@@ -108,6 +108,10 @@ def test_memory_is_that_of_all_processes_of_a_command() -> None:
 
 def test_what_nvidia_smi_says_is_read() -> None:
     assert gpu_state("93, 1523\n0, 12\n") == (0.93, 1523)
+    assert gpu_summary([]) == {}
+    assert gpu_summary([(0, 4), (0, 500)]) == {"memory_mib": 500, "busy": 0, "busy_between": 0}
+    states = [(0, 4), (0.5, 900), (0, 800), (1, 700), (0, 0), (0, 0)]
+    assert gpu_summary(states) == {"memory_mib": 900, "busy": 0.25, "busy_between": 0.5}
 
 
 def test_a_slide_has_as_much_ground_as_wanted() -> None:

@@ -67,13 +67,28 @@ class Watched:
     """For which cores were at it, of all its processes."""
     errors: str
     gpu: dict[str, float] = field(default_factory=dict)
-    """``memory_mib``, the most, and ``busy``, the mean share of time; empty where no GPU is asked about."""
+    """``memory_mib``, the most; ``busy``, the mean share of time; ``busy_between``, that from when it began to be busy
+    until it was for the last time. Empty where no GPU is asked about."""
 
 
 def gpu_state(text: str) -> tuple[float, float]:
     """Read a line of nvidia-smi: the share of time that the GPU was busy, and MiB in use."""
     busy, memory = text.splitlines()[0].split(",")
     return float(busy) / 100, float(memory)
+
+
+def gpu_summary(states: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Sum up what nvidia-smi has said, as in `Watched`."""
+    if not states:
+        return {}
+    shares = [busy for busy, _ in states]
+    at_work = [at for at, busy in enumerate(shares) if busy > 0]
+    between = shares[at_work[0] : at_work[-1] + 1] if at_work else [0.0]
+    return {
+        "memory_mib": max(memory for _, memory in states),
+        "busy": fmean(shares),
+        "busy_between": fmean(between),
+    }
 
 
 def run_watched(
@@ -90,7 +105,7 @@ def run_watched(
     command : sequence of str or Path
         Its output is not kept.
     gpu : bool
-        Whether to ask nvidia-smi about the GPU, twice a second; of all programs that use it.
+        Whether to ask nvidia-smi about the GPU, some times a second; of all programs that use it.
     environment : dict, optional
         Of the command; as of this process where absent.
     where : Path, optional
@@ -108,7 +123,7 @@ def run_watched(
 
     def ask() -> None:
         query = ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits"]
-        while not stop.wait(0.5):
+        while not stop.wait(0.2):
             states.append(gpu_state(subprocess.run(query, check=True, capture_output=True, text=True).stdout))
 
     asking = threading.Thread(target=ask) if gpu and shutil.which("nvidia-smi") else None
@@ -124,7 +139,4 @@ def run_watched(
     if asking is not None:
         stop.set()
         asking.join()
-    told = {}
-    if states:
-        told = {"memory_mib": max(memory for _, memory in states), "busy": fmean(busy for busy, _ in states)}
-    return Watched(process.returncode, seconds, peak, sum(busy.values()), errors, told)
+    return Watched(process.returncode, seconds, peak, sum(busy.values()), errors, gpu_summary(states))

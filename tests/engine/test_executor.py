@@ -276,10 +276,26 @@ def test_no_workers_are_refused() -> None:
         ClusterSpec.for_machine(0, 0, 2**30)
 
 
-def test_a_machine_gets_a_worker_per_core_or_per_gpu() -> None:
-    assert ClusterSpec.for_machine(None, 0, 2**30).threads == 1
-    assert ClusterSpec.for_machine(None, 3, 2**30).workers == 3
-    assert ClusterSpec.for_machine(5, 3, 2**30).workers == 5
+@pytest.mark.parametrize(
+    ("cores", "gpus", "memory", "gpu_memory", "workers", "threads"),
+    [
+        (16, 0, 64, 0, 16, 1),
+        (16, 1, 128, 80, 13, 2),
+        (16, 1, 128, 140, 16, 2),
+        (16, 4, 128, 140, 16, 2),
+        (18, 4, 128, 140, 16, 2),  # as many for each
+        (16, 1, 16, 140, 4, 2),
+        (16, 1, 128, 8, 1, 4),
+        (2, 4, 8, 2, 4, 4),
+    ],
+)
+def test_a_machine_gets_a_worker_per_core_as_far_as_memory_goes_and_one_per_gpu(
+    cores: int, gpus: int, memory: int, gpu_memory: int, workers: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    spec = ClusterSpec.for_machine(None, gpus, memory * 2**30, gpu_memory=gpu_memory * 2**30)
+    assert (spec.workers, spec.threads) == (workers, threads)
+    assert ClusterSpec.for_machine(5, gpus, memory * 2**30).workers == 5
 
 
 def test_workers_share_the_memory_of_a_machine_however_many_there_are() -> None:

@@ -86,6 +86,23 @@ def test_what_computed_is_told(tmp_path: Path, model: str, image: Path) -> None:
     assert plan["versions"]["onnxruntime"] == onnxruntime.__version__
 
 
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" not in onnxruntime.get_available_providers() or not torch.cuda.is_available(),
+    reason="there is no GPU here, or none for onnxruntime",
+)
+def test_a_graph_computes_on_a_gpu_what_it_does_on_the_cpu(tmp_path: Path, model: str, image: Path) -> None:
+    found = {}
+    for device, tile in (("cpu", 16), ("cuda", 16), ("cuda", 32)):
+        config = make_config({"model": model, "device": device, "tile": tile, "execution": {"workers": 2}})
+        (report,) = segment(image, tmp_path / f"{device}{tile}", config)
+        assert report.status == "done", report.reason
+        result = open_result(tmp_path / f"{device}{tile}" / "a.ome.zarr")
+        assert result.provenance["plan"]["device"] == device
+        found[device, tile] = np.asarray(result.semantic[0])
+    for labels in found.values():
+        np.testing.assert_array_equal(labels, found["cpu", 16])
+
+
 @pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="it computes on GPUs")
 def test_a_graph_stays_on_the_cpu_where_onnxruntime_knows_no_gpu(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(site, "count_gpus", lambda wish: int(wish != "cpu"))

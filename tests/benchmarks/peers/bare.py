@@ -1,6 +1,7 @@
 """The network and nothing else: passes over windows in memory, in as many processes as are fastest.
 
-It gets its best form: normalisation folded, channels last, and the memory settings that seamfree gives its workers.
+It gets its best form: normalisation folded, ReLUs a part of convolutions, the order of channels that is the fastest,
+and the memory settings that seamfree gives its workers.
 What counts are the pixels of the cores, as in a run.
 """
 
@@ -136,7 +137,7 @@ def _pass(
 
     torch.set_num_threads(threads)
     task = Task(Case(folder, padding), precision, device, None)
-    network, rates = task.network(), []
+    network, rates = task.best_network(), []
     with torch.inference_mode():
         for edge in edges:
             window = task.case.footprint.window_shape((edge,) * task.case.architecture.dims)

@@ -53,6 +53,19 @@ class Task:
         layout = torch.channels_last if self.case.architecture.dims == 2 else torch.channels_last_3d
         return network.to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
+    def best_network(self) -> nn.Module:
+        """Give the network in the form that seamfree runs it in: its ReLUs a part of its convolutions."""
+        from pipeline.models.fusing import fuses_rectification, rectified
+
+        network, dtype = self.case.network(), TYPES[self.precision]
+        if fuses_rectification(self.device, dtype):
+            network = rectified(network)
+        layout = torch.channels_last if self.case.architecture.dims == 2 else torch.channels_last_3d
+        if self.device != "cpu" and dtype == torch.float32:
+            layout = torch.contiguous_format
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        return network.to(device=self.device, dtype=dtype, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
     def tensor(self, image: NDArray[np.float32], precision: str | None = None) -> Tensor:
         """Give an image on the device, with a batch and a channel."""
         made = torch.from_numpy(np.ascontiguousarray(image))[None, None]
