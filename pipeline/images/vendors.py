@@ -37,11 +37,11 @@ def is_of_a_vendor(path: Path) -> bool:
 
 
 def _czi_reader() -> type[Any]:
-    """Give the plugin's reader for CZI, which alone refuses files that do not say how large their pixels are."""
+    """Give the plugin's reader for CZI, which by itself refuses files without a pixel size, or an axis of channels."""
     from bioio_czi.aicspylibczi_reader.reader import Reader
 
-    class Unsized(Reader):
-        """Takes the size that is missing for one that is not known, as that of the other axes."""
+    class Lenient(Reader):
+        """Takes a missing size for one that is not known, and leaves out names of channels where no axis has them."""
 
         @staticmethod
         def _get_coords_and_physical_px_sizes(xml: Any, scene_index: int, dims_shape: dict[str, Any]) -> Any:  # noqa: ANN401
@@ -53,9 +53,10 @@ def _czi_reader() -> type[Any]:
                         below = SubElement(at, step.partition("[")[0], {"Id": axis} if "@" in step else {})
                     at = below
                 at.text = at.text or "0"
-            return Reader._get_coords_and_physical_px_sizes(xml, scene_index, dims_shape)
+            coords, sizes = Reader._get_coords_and_physical_px_sizes(xml, scene_index, dims_shape)
+            return {axis: coords[axis] for axis in coords if axis in dims_shape}, sizes
 
-    return Unsized
+    return Lenient
 
 
 class BioioSource:
