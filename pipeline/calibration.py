@@ -110,7 +110,7 @@ def _kept(plan: RunPlan, remake: Callable[[dict[str, Any]], RunPlan]) -> RunPlan
     for earlier in noted_plans(plan):
         facts = earlier.get("plan", {})
         core = facts.get("core")
-        if not isinstance(core, list) or _chosen_by(earlier) not in ("memory", "time"):
+        if not isinstance(core, list) or _chosen_by(earlier) not in ("memory", "arithmetic", "time"):
             continue
         if tuple(core) == plan.core:
             return None

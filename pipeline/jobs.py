@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline.audit_windows import samples_note
 from pipeline.bench import bench_for
+from pipeline.ground import find_varying, predict_varying
 from pipeline.images.background import fill_background, find_background
 from pipeline.images.intensity import wanted_percentiles
 from pipeline.images.mirrored import read_window
@@ -207,6 +208,8 @@ def segment_tile(plan: RunPlan, index: int, *, cuts: int = 0) -> Record:
         "write": have_written - have_computed,
         "objects": perf_counter() - have_written,
     }
+    if predicted.spared:
+        record["spared"] = round(predicted.spared, 4)
     if plan.skip_below is not None:
         record |= {"skipped": predicted.skipped, "unseen": int(predicted.unseen)}
     return record
@@ -225,6 +228,7 @@ class _Predicted(NamedTuple):
     reused: bool
     skipped: int = 0
     unseen: bool = False
+    spared: float = 0.0
 
 
 def _predict(
@@ -266,11 +270,13 @@ def _predict(
             scores[0] = 1
         return _Predicted(np.zeros(parts[0].shape, dtype=np.uint8), [*first, *nothing], False, skipped, unseen=True)
     crops = [crop_of(plan, tile, box) for box in boxes]
-    predicted = (
-        predict_in_pieces(bench.predictor, plan, window, cuts, scores=whole, samples=crops[1:])
-        if cuts
-        else bench.predictor.predict(window, scores=whole, samples=crops[1:], reuse=True)
-    )
+    varying = find_varying(window, plan) if not cuts else None
+    if cuts:
+        predicted = predict_in_pieces(bench.predictor, plan, window, cuts, scores=whole, samples=crops[1:])
+    elif varying is not None:
+        predicted = predict_varying(bench.predictor, plan, window, varying, scores=whole, samples=crops[1:])
+    else:
+        predicted = bench.predictor.predict(window, scores=whole, samples=crops[1:], reuse=True)
     classes = predicted.classes[crops[0]]
     given = [*first, *predicted.samples] if predicted.scores is None else [
         predicted.scores[(slice(None), *crops[0])], *predicted.samples
@@ -279,7 +285,7 @@ def _predict(
         classes[parts[0]] = 0
         for scores, part in list(zip(given, parts, strict=True))[not whole :]:
             fill_background(scores, part)
-    return _Predicted(classes, given, predicted.reused, skipped)
+    return _Predicted(classes, given, predicted.reused, skipped, spared=varying.spared if varying is not None else 0.0)
 
 
 def make_level(plan: RunPlan, index: int, *, level: int) -> Record:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from pipeline.geometry import Box, ways_to_cut, window_in
+from pipeline.geometry import ways_to_cut
+from pipeline.piecewise import predict_pieces
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from pipeline.models.predictor import Prediction, Predictor
@@ -52,32 +51,6 @@ def predict_in_pieces(
     Prediction
         In the frame of the whole window's output; what is not of the core is 0.
     """
-    # Loads torch, which the process that hands out tiles does without.
-    from pipeline.models.predictor import Prediction
-
-    footprint, free = plan.footprint, 4 - plan.spatial_ndim
-    leading = (slice(0, 1),) * free
-    boxes = [Box(tuple(part.start for part in whole), tuple(part.stop for part in whole))
-             for whole in ((*leading, *sample) for sample in samples)]  # fmt: skip
-    shape = footprint.output_shape(footprint.window_shape(plan.core))[free:]
-    classes = np.zeros(shape, dtype=np.uint8)
-    make = partial(np.zeros, dtype=np.float64 if plan.precision == "float64" else np.float32)
-    whole = make((len(plan.classes), *shape)) if scores else None
-    parts = [make((len(plan.classes), *box.shape[free:])) for box in boxes]
     predictor.release()
-    for piece in ways_to_cut(plan.core, footprint)[cuts - 1]:
-        outer = piece.shift(footprint.inset)
-        inner = outer.relative_to(piece.start)
-        shared = [(number, box.intersect(outer)) for number, box in enumerate(boxes)]
-        shared = [(number, box) for number, box in shared if box.size]
-        found = predictor.predict(
-            np.ascontiguousarray(window[(slice(None), *window_in(piece, footprint).slices[free:])]),
-            scores=scores,
-            samples=[box.relative_to(piece.start).slices[free:] for _, box in shared],
-        )
-        classes[outer.slices[free:]] = found.classes[inner.slices[free:]]
-        if whole is not None and found.scores is not None:
-            whole[(slice(None), *outer.slices[free:])] = found.scores[(slice(None), *inner.slices[free:])]
-        for (number, box), sample in zip(shared, found.samples, strict=True):
-            parts[number][(slice(None), *box.relative_to(boxes[number].start).slices[free:])] = sample
-    return Prediction(classes, whole, [*parts])
+    pieces = ways_to_cut(plan.core, plan.footprint)[cuts - 1]
+    return predict_pieces(predictor, plan, window, pieces, scores=scores, samples=samples)

@@ -93,7 +93,8 @@ class Overview:
         plan = self.plan
         if plan is None or plan.tiling is None or len(plan.tiling.alternatives) < 2 or plan.instances == "overlap":
             return []
-        reasons = {"wish": "as you wish", "memory": "the largest known to do well", "time": "takes the least time"}
+        reasons = {"wish": "as you wish", "memory": "the largest known to do well",
+                   "arithmetic": "needs the least arithmetic", "time": "takes the least time"}  # fmt: skip
         lines = [f"  tile chosen: {reasons[plan.tiling.by]}; kFLOP per pixel, memory and time of each:"]
         for each in plan.tiling.alternatives:
             mark = "*" if each.core == plan.core[4 - plan.spatial_ndim :] else " "

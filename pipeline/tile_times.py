@@ -36,13 +36,15 @@ def sum_up_times(plan: RunPlan, marks: Iterable[Mark]) -> dict[str, Any]:
         ``tiles``: seconds by part, of all. ``tile_map``: ``tiles``, how many there are along TZYX; ``merged``, how
         many of them along Y and X make a cell of the map; ``milliseconds``, by part, a text for each row of cells with
         the mean of a tile in each, over T and Z, too. ``constant_windows``: how many tiles had a window of one value
-        that the network had seen before, and were not computed again; ``skipped_windows``: how many were all
+        that the network had seen before, and were not computed again; ``windows_in_part``: how many were computed
+        beside such a value only, and ``spared``, what that left out, in windows; ``skipped_windows``: how many were all
         background; ``tiles_in_pieces``: how many were computed piece by piece, for memory was too short.
     """
     counts = plan.tiles.counts
     merged = [-(-count // MOST) for count in counts[2:]]
     shape = [-(-count // by) for count, by in zip(counts[2:], merged, strict=True)]
-    constant = unseen = in_pieces = 0
+    constant = unseen = in_pieces = in_part = 0
+    spared = 0.0
     sums, numbers = np.zeros((len(PARTS), *shape)), np.zeros(shape, dtype=np.int64)
     for mark in marks:
         if not mark.sound:
@@ -53,10 +55,14 @@ def sum_up_times(plan: RunPlan, marks: Iterable[Mark]) -> dict[str, Any]:
         numbers[cell] += 1
         constant += int(mark.record.get("reused", 0))
         unseen += int(mark.record.get("unseen", 0))
+        in_part += "spared" in mark.record
+        spared += float(mark.record.get("spared", 0))
         in_pieces += bool(mark.record.get("cuts", 0))
     means = np.rint(1000 * sums / np.maximum(numbers, 1)).astype(np.int64)
     return {
         "constant_windows": constant,
+        "windows_in_part": in_part,
+        "spared": round(spared, 2),
         "skipped_windows": unseen,
         "tiles_in_pieces": in_pieces,
         "tiles": {part: round(float(sums[at].sum()), 3) for at, part in enumerate(PARTS)},
@@ -80,6 +86,7 @@ def hold_to_expectation(plan: RunPlan, tiles: dict[str, Any]) -> dict[str, Any]:
     expected, total = plan.tiling.seconds, len(plan.tiles)
     if expected is not None:
         # What is not computed again takes no time.
-        expected = round(expected * (total - tiles["constant_windows"] - tiles["skipped_windows"]) / total, 3)
+        left_out = tiles["constant_windows"] + tiles["skipped_windows"] + tiles["spared"]
+        expected = round(expected * (total - left_out) / total, 3)
     took = round(tiles["tiles"]["compute"] / min(plan.tiling.workers, total), 3)
     return {"expected": expected, "took": took, "tiling": plan.tiling.model_dump(mode="json")}

@@ -175,12 +175,36 @@ def test_no_code_runs_unless_the_user_names_it(tmp_path: Path) -> None:
     model = save_foreign(tmp_path / "model", content, "factory", arguments={"name": "classic U-Net, same"})
     with pytest.raises(ModelError, match=r"name it with --factory package\.module:function"):
         learn_facts(model)
-    with pytest.raises(ModelError, match=r"--factory nowhere:make: the network cannot be made"):
-        learn_facts(model, factory="nowhere:make")
     with pytest.raises(ModelError, match=r"gives a list, not a torch\.nn\.Module"):
         load_model(save_foreign(tmp_path / "list", content, "factory"), factory="builtins:list")
     with pytest.raises(ModelError, match=r"may hold pickles.*--trust-model-code"):
         learn_facts(save_foreign(tmp_path / "export", b"", "torch-export"))
+
+
+@pytest.mark.parametrize(
+    ("factory", "told"),
+    [
+        ("net.py:make", r"net\.py is a file, .* say --factory net:make, with PYTHONPATH=\. before the command"),
+        ("some/net.py", r"some/net\.py is a file, .* say --factory net:function, with PYTHONPATH=some before"),
+        ("odd_net", r"a module and a function of it are to be named, as package\.module:function"),
+        ("nowhere:make", r"there is no module nowhere; install it, or name the folder .* PYTHONPATH"),
+        ("odd_net:nosuch", r".*odd_net\.py has no nosuch; it has make, Other"),
+        ("odd_net:make", r"the network cannot be made \(KeyError: 'width'\).*network\.arguments .*, \{'name': 'a'\}"),
+        ("lacking_net:make", r"lacking_net imports nowhere, which is not installed"),
+        ("broken_net:make", r"broken_net cannot be imported \(SyntaxError: "),
+    ],
+)
+def test_what_is_wrong_with_a_factorys_name_or_code_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, factory: str, told: str
+) -> None:
+    (tmp_path / "odd_net.py").write_text("def make(**said):\n    return said['width']\n\n\nclass Other:\n    pass\n")
+    (tmp_path / "lacking_net.py").write_text("import nowhere\n")
+    (tmp_path / "broken_net.py").write_text("def make(:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    model = save_foreign(tmp_path / "model", exported(Net(), "factory"), "factory", arguments={"name": "a"})
+    with pytest.raises(ModelError, match=f"--factory {factory}: {told}") as caught:
+        load_model(model, factory=factory)
+    assert "\n" not in str(caught.value)
 
 
 def test_edited_code_of_a_factory_is_another_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +252,8 @@ def test_a_broken_file_is_an_error_that_names_it(tmp_path: Path, form: NetworkFo
 
 
 def test_wrong_channels_and_classes_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"takes no image of 3 channel\(s\)"):
+    told = r"no image of 3 channel\(s\) .*, and takes such of 1 channel\(s\); .* complaint.*: Given groups=1, weight"
+    with pytest.raises(ModelError, match=told):
         learn_facts(saved(tmp_path / "channels", "torchscript", channels=3))
     with pytest.raises(ModelError, match=r"names 4 classes .*output '0' has 2 channels"):
         learn_facts(saved(tmp_path / "classes", "torchscript", classes=4))
@@ -269,4 +294,9 @@ def test_inspect_tells_what_was_derived_and_draws_it(tmp_path: Path) -> None:
     assert (facts["margin"], facts["halo"], facts["stride"]) == ([0, 0], [5, 5], [2, 2])
     assert "bounded part" in facts["reason"]
     drawn = CliRunner().invoke(app, ["inspect", model]).stdout
+    lines = [" ".join(line.split()) for line in drawn.splitlines()]
+    assert "legal sizes 2, 4, 6, ... pixels along an edge of a window, and so on by the stride" in lines
+    assert "halo 5 pixels on each side that padding spoils; they are thrown away" in lines
+    assert "method by one pixel that is NaN: where the output became NaN, the pixel was seen" in lines
+    assert not any(line.startswith(("smallest", "phase")) for line in lines)
     assert "a window of 24 pixels for a core of 12, which starts on a multiple of 2" in drawn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,47 @@ def test_without_measured_times_or_where_little_is_to_do_the_tile_is_as_ever() -
     assert (core, tiling.by) == ((304, 304), "wish")
     with pytest.raises(PlanError, match="even a tile of"):
         choose_tiling(wanted(budget=2**20), None, 2**34, quick)
+
+
+@given(
+    shape=st.tuples(*[st.integers(1, 700)] * 3),
+    workers=st.integers(1, 40),
+    planes=st.integers(1, 3),
+    budget=st.sampled_from([2**28, 2**30, 2**33]),
+)
+def test_the_tile_of_a_volume_is_that_of_the_least_arithmetic(
+    shape: tuple[int, int, int], workers: int, planes: int, budget: int
+) -> None:
+    architecture = UNetConfig(dims=3, depth=3, base_channels=16)
+    volume = Wanted(
+        shape=shape, planes=planes, footprint=architecture.footprint, chunk=(16, 512, 512),
+        memory=lambda window: architecture.window_bytes(window, "float32", streamed=True), flops=architecture.flops,
+        budget=budget, workers=workers,
+    )  # fmt: skip
+    try:
+        core, tiling = choose_tiling(volume, None, 2**34, None)
+    except PlanError:
+        return
+    assert tiling.by == "arithmetic"
+    assert (tiling.seconds, prod(core) <= 2**22) == (None, True)
+    work = {each.core: -(-each.tiles // workers) * each.window_flops for each in tiling.alternatives
+            if each.fits and prod(each.core) <= 2**22}  # fmt: skip
+    assert work[core] <= 1.01 * min(work.values())
+
+
+def test_the_tile_of_a_volume_costs_a_third_of_that_of_the_3_d_u_nets_paper() -> None:
+    architecture = UNetConfig(dims=3, depth=3, base_channels=16)
+    volume = Wanted(
+        shape=(192, 512, 512), planes=1, footprint=architecture.footprint, chunk=(16, 512, 512),
+        memory=lambda window: architecture.window_bytes(window, "float32", streamed=True), flops=architecture.flops,
+        budget=2**32, workers=2,
+    )  # fmt: skip
+    core, tiling = choose_tiling(volume, None, 2**34, None)
+    chosen, paper = (
+        next(each.tiles * each.window_flops for each in tiling.alternatives if each.core == edges)
+        for edges in (core, (48, 48, 48))
+    )
+    assert paper > 3 * chosen
 
 
 @given(st.integers(1, 30_000), st.integers(1, 30_000))

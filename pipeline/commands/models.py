@@ -26,6 +26,7 @@ def inspect(
     """Say what a model or an image is."""
     from pipeline.images.sequences import as_sequence
     from pipeline.inspection import describe_facts, describe_image, draw_plate, find_sequence, is_model
+    from pipeline.model_words import tell_context
     from pipeline.models.context import draw_footprint
     from pipeline.models.facts import learn_facts
     from pipeline.models.library import bundled_models
@@ -58,6 +59,11 @@ def inspect(
             facts = {name: value for name, value in facts.items() if name not in ("rows", "columns")}
             facts["wells"] = f"{len(facts['wells'])}, with {sum(map(len, facts['wells'].values()))} fields"
             facts |= {f"image {name}": value for name, value in facts.pop("image", {}).items() if name != "path"}
+        if known is not None:
+            # In words, where JSON has the numbers.
+            told = tell_context(known.context)
+            said = {name: value for name, value in facts.items() if name not in known.context.describe()}
+            facts = {"name": facts["name"], **told, **said}
         if unfit := facts.get("other TIFF files"):
             facts["other TIFF files"] = f"{len(unfit)}, such as {unfit[0]}"
         width = max(len(name) for name in facts) + 2

@@ -3,10 +3,11 @@
 from pipeline.geometry.box import Box
 from pipeline.geometry.footprint import Footprint, Margin, round_up
 from pipeline.geometry.mirror import mirror_index, mirror_indices
-from pipeline.geometry.pieces import ways_to_cut, window_in
+from pipeline.geometry.pieces import SHORTEST_PIECE, ways_to_cut, window_in
 from pipeline.geometry.tiling import Tile, TileGrid, legal_core, window_around
 
 __all__ = [
+    "SHORTEST_PIECE",
     "Box",
     "Footprint",
     "Margin",

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
     from pipeline.geometry.footprint import Footprint
 
-__all__ = ["ways_to_cut", "window_in"]
+__all__ = ["SHORTEST_PIECE", "ways_to_cut", "window_in"]
 
 WORTH = 0.75
 """A cut must leave a window of at most this share of the one before, or it is context all over."""
 
-SHORTEST = {2: 128, 3: 32}
+SHORTEST_PIECE = {2: 128, 3: 32}
 """Edge of a piece, by number of axes, below which no cut goes: where deep layers become tiny, a library may choose
 kernels that round otherwise."""
 
@@ -42,7 +42,7 @@ def ways_to_cut(core: Sequence[int], footprint: Footprint) -> list[tuple[Box, ..
     """
     found: list[tuple[Box, ...]] = []
     edges, whole = tuple(core), footprint.window_shape(tuple(core))
-    shortest = SHORTEST[3 if sum(edge > 1 for edge in core) > 2 else 2]
+    shortest = SHORTEST_PIECE[3 if sum(edge > 1 for edge in core) > 2 else 2]
     while True:
         smaller = [
             tuple(round_up(-(-edge // 2), step) if at == axis else edge for at, edge in enumerate(edges))

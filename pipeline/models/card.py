@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipeline.errors import ModelError
 from pipeline.models.architecture import UNetConfig
@@ -85,7 +86,17 @@ class Weights(Part):
     """The file of weights beside the card."""
 
     file: str = "weights.safetensors"
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    sha256: str
+
+    @field_validator("sha256")
+    @classmethod
+    def _is_a_digest(cls, given: str) -> str:
+        # Some tools write it in capitals.
+        if re.fullmatch("[0-9a-f]{64}", given.lower()) is None:
+            raise ValueError(
+                f"{given!r:.80} is not 64 digits from 0 to f; give what sha256sum says of the file of weights"
+            )
+        return given.lower()
 
 
 class ModelCard(Part):
@@ -212,6 +223,6 @@ def read_card(folder: Path) -> ModelCard:
     except ValidationError as error:
         found = error.errors()[0]
         place = ".".join(str(part) for part in found["loc"]) or "card"
-        raise ModelError(f"{path}: {place}: {found['msg']}") from error
+        raise ModelError(f"{path}: {place}: {found['msg'].removeprefix('Value error, ')}") from error
     except ValueError as error:
         raise ModelError(f"{path}: the model's card is not valid YAML ({error})") from error

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections import Counter
+from itertools import product
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["KEPT", "Constants", "value_of"]
+__all__ = ["KEPT", "Constants", "Ground", "ground_of", "value_of"]
 
 KEPT = 2
 """Results of so many are kept: of padding and of background, say."""
@@ -38,6 +40,49 @@ def value_of(window: NDArray[np.floating]) -> bytes | None:
     if (bits[:, [bits.shape[1] // 2, -1]] != first).any() or (bits != first).any():
         return None
     return first.tobytes()
+
+
+class Ground(NamedTuple):
+    """The value round what varies in a window."""
+
+    value: NDArray[np.floating]
+    """Of each channel."""
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+    """Of the smallest box, along the spatial axes, outside of which each pixel has that value."""
+
+
+def ground_of(window: NDArray[np.floating]) -> Ground | None:
+    """Find what of a window is ground: one value at a whole side of it.
+
+    Parameters
+    ----------
+    window : ndarray of float32 or float64
+        Channels, then YX or ZYX.
+
+    Returns
+    -------
+    Ground or None
+        That with the smaller box, if there are two; None where no two neighbouring corners are alike, as in most
+        windows, or nothing else is in the window.
+    """
+    bits = window.view(np.dtype(f"u{window.itemsize}"))
+    corners = list(product((0, -1), repeat=window.ndim - 1))
+    values = Counter(np.array([channel[corner] for channel in bits]).tobytes() for corner in corners)
+    found = []
+    for value, count in values.items():
+        if 2 * count < len(corners):
+            continue
+        each = np.frombuffer(value, dtype=bits.dtype)
+        varies = (bits != each.reshape(-1, *[1] * (window.ndim - 1))).any(axis=0)
+        edges = []
+        for axis in range(varies.ndim):
+            along = np.flatnonzero(varies.any(axis=tuple(other for other in range(varies.ndim) if other != axis)))
+            edges.append((int(along[0]), int(along[-1]) + 1) if along.size else (0, 0))
+        start, stop = zip(*edges, strict=True)
+        found.append(Ground(each.view(window.dtype), start, stop))
+    smallest = min(found, key=lambda ground: np.prod(np.subtract(ground.stop, ground.start)), default=None)
+    return smallest if smallest is not None and any(smallest.stop) else None
 
 
 class Constants(Generic[T]):

@@ -114,11 +114,19 @@ def make_fully_convolutional(network: nn.Module, channels: int, window: Sequence
         with torch.no_grad():
             _Shapes(traced, garbage_collect_values=True).run(example)
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
-        raise ModelError(f"the network takes no window of {tuple(window)} pixels ({text})") from error
+        fits = _fitting(network, channels, len(window)) or f" ({' '.join(str(error).split())[:200]})"
+        raise ModelError(f"the network takes no window of {tuple(window)} pixels{fits}") from error
     made = Conversion(traced, len(window)).convert()
     _check(network, made, channels, tuple(window))
     return made
+
+
+def _fitting(network: nn.Module, channels: int, dims: int) -> str:
+    """Say which window a classifier does take; nothing where that cannot be told."""
+    try:
+        return f"; it takes windows of {find_window(network, channels, 2 if dims == 2 else 3)}"
+    except ModelError:
+        return ""
 
 
 class _Shapes(fx.Interpreter):

@@ -17,12 +17,13 @@ from pipeline.errors import ModelError
 from pipeline.geometry import Margin, round_up
 from pipeline.models.context import ModelContext, Output
 from pipeline.models.probe import Probe
-from pipeline.models.sight import LOUD, Sight, one_stride
+from pipeline.models.sight import LOUD, one_stride
 from pipeline.models.sizes import STRIDES, Axis, NotLocalError
+from pipeline.models.steady import UNTOLD, Steady
 from pipeline.models.travel import Travel
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 __all__ = ["LONGEST_PROBE", "derive_context"]
 
@@ -39,15 +40,17 @@ _LONGEST_OPAQUE = {2: 1024, 3: 192}
 _FIRST_PROBE = 128
 """Pixels of the smallest probe: a single kernel that reaches farther would step over its ends, unseen."""
 
-_ALIKE = 1e-4
-"""Of the size of an output: below this, two outputs are the same but for rounding in float32."""
-
 _TURNING = (
     "beyond the edges of what it is given it sees the opposite ones (circular padding); beyond those of an image it "
     "sees the mirrored image here, as all networks do"
 )
 
-_UNTOLD = "a layer that cannot be told"
+_UNWATCHED = (
+    "its operations cannot be watched: what changed with a stride of pixels was seen, so that reach and halo may be "
+    "larger than they need be, by less than a stride"
+)
+
+_BLIND = "no output depends on its input"
 
 
 def derive_context(
@@ -96,7 +99,7 @@ def derive_context(
         torch.set_num_threads(threads)
 
 
-class _Derivation(Sight):
+class _Derivation(Steady):
     """One network under examination."""
 
     def __init__(self, probe: Probe, output: str | None, longest: int, first: tuple[int, ...] | None) -> None:
@@ -110,7 +113,7 @@ class _Derivation(Sight):
         try:
             self.check_image()
             axes = [self._along(axis) for axis in range(self.dims)]
-            problem = next((each.problem for each in axes if each.problem), "")
+            problem = next((each.problem for each in axes if each.problem), "") or self.same_when_large(axes)
         except NotLocalError as error:
             problem = str(error)
         reaches = tuple(each.reach for each in axes if each.reach is not None)
@@ -159,9 +162,9 @@ class _Derivation(Sight):
                 if found.kind != "unsteady":
                     return found
                 # Of all phases that fail, the likeliest says why.
-                first = first if first is not None else found
+                first = first if first is not None and first.problem != _BLIND else found
         if first is None:
-            raise NotLocalError(f"along axis {axis} there is no input whose output has the same or a coarser grid")
+            raise NotLocalError(f"its output has neither the image's grid along {self.letter(axis)} nor a coarser one")
         return first
 
     def _look(self, axis: int, candidate: Axis) -> Axis:
@@ -178,7 +181,7 @@ class _Derivation(Sight):
         method: Literal["nan", "perturbation"] = "nan"
         notes: tuple[str, ...] = ()
         if self.probe.opaque:
-            method, notes = "perturbation", ("its operations cannot be watched: what changed with a pixel was seen",)
+            method, notes = "perturbation", (_UNWATCHED,)
         elif not self.nan_travels(axis, edge, stride):
             method, notes = "perturbation", ("an operation swallows NaN: what changed with a pixel was seen",)
         candidate = replace(candidate, method=method, notes=notes)
@@ -193,14 +196,16 @@ class _Derivation(Sight):
             )
             length = self.out(axis, edge) or 0
             if not seen:
-                return replace(candidate, kind="global", problem="no output depends on its input")
+                # Where the stride is but guessed, another one tells which pixels are passed over.
+                kind: Literal["global", "unsteady"] = "unsteady" if self.probe.opaque else "global"
+                return replace(candidate, kind=kind, problem=_BLIND)
             if any(_end(left, right, length, slack, around) for around in (0, seen[-1] - seen[0] + slack)):
                 farthest = self._as_far(axis, edge, candidate, seen)
                 if farthest != "no":
                     break
                 if self.probe.opaque:
                     # It may as well be that another stride is the right one.
-                    problem = f"an output sees farther than small probes tell, {edge} pixels along axis {axis}"
+                    problem = f"an output sees farther than small probes tell, {edge} pixels along {self.letter(axis)}"
                     return replace(candidate, kind="unsteady", problem=problem)
                 length = -1  # it is no flood
             flood = self._flood(axis, edge, stride) if len(seen) == length else ""
@@ -209,13 +214,14 @@ class _Derivation(Sight):
                 return replace(candidate, kind="global", problem=problem)
             flooded = flood
             if 2 * edge > self.longest:
-                problem = f"an output sees farther than the largest probe tells, {edge} pixels along axis {axis}"
+                where = f"{edge} pixels along {self.letter(axis)}"
+                problem = f"an output sees farther than the largest probe tells, {where}"
                 return replace(candidate, kind="global", problem=problem)
             edge = candidate.phase + round_up(2 * edge, stride)
         if farthest == "round":
             candidate = replace(candidate, notes=(*candidate.notes, _TURNING))
         candidate = self._reach(axis, edge, candidate)
-        return self._steady(axis, edge, candidate)
+        return self.steady(axis, edge, candidate, self.longest)
 
     def _as_far(self, axis: int, edge: int, candidate: Axis, seen: list[int]) -> Literal["yes", "no", "round"]:
         """Tell whether outputs of the largest probe see no farther: sparse kernels step over the ends of others.
@@ -244,10 +250,10 @@ class _Derivation(Sight):
         if self.probe.opaque:
             changed = self.line(edge)
             changed[:, one_stride(edge, stride)] = LOUD
-            return self.probe.first_flooded(self.line(edge), changed, axis, self.at(axis, edge)) or _UNTOLD
+            return self.probe.first_flooded(self.line(edge), changed, axis, self.at(axis, edge)) or UNTOLD
         line = self.line(edge, nan=one_stride(edge, stride))
         _, passed = self.run(axis, line, watched=True, travel=Travel(guess=False))
-        return next((str(note) for note in passed if note.flooded), _UNTOLD)
+        return next((str(note) for note in passed if note.flooded), UNTOLD)
 
     def _reach(self, axis: int, edge: int, found: Axis) -> Axis:
         """Measure how far outputs see, worst case over all phases, and whether they ever see padding."""
@@ -272,49 +278,6 @@ class _Derivation(Sight):
         halo = max(low, high) - margin if beyond > margin else 0
         return replace(found, reach=Margin(low, high), halo=halo)
 
-    def _steady(self, axis: int, edge: int, found: Axis) -> Axis:
-        """Try whether the network gives the same for other windows of an image: a stride farther, and much larger."""
-        assert found.reach is not None
-        stride, scale = found.stride, found.scale
-        far = max(0, *found.reach)
-        border = -(-(far + found.margin) // scale) + 1
-        # Whatever is lost at the ends, some strides are left to be compared.
-        ends = 2 * (found.margin + border * scale)
-        edge = found.phase + round_up(max(edge + 2 * far + 4 * stride, ends + 8 * stride), stride)
-        long = found.phase + round_up(min(8 * edge, max(self.longest, 2 * edge)), stride)
-        # Far, and yet no multiple of two strides: what repeats itself more seldom than the stride shows.
-        shift = ((edge - ends) // (4 * stride) * 2 + 1) * stride
-        image = self.line(shift + long, seed=1) * 4 - 2
-        first = image[:, :edge]
-        for start, second in ((stride, image[:, stride : edge + 2 * stride]), (shift, image[:, shift:])):
-            (one,), (other,) = (self.run(axis, window)[0] for window in (first, second))
-            step = start // scale
-            last = one.shape[1] - border
-            # There is nothing to compare where outputs are fewer than the scale says.
-            if last > border + step and _alike(one[:, border + step : last], other[:, border : last - step]):
-                continue
-            layer = self._name_unsteady(axis, first, image[:, stride : edge + 2 * stride])
-            problem = (
-                f"not the same everywhere: {layer}, gives something else when the image is shifted by {start} pixels "
-                "or is larger, as upsampling with aligned corners, coordinates as an input, or learned positions do"
-            )
-            return replace(found, kind="unsteady", problem=problem)
-        return found
-
-    def _name_unsteady(self, axis: int, one: Tensor, other: Tensor) -> str:
-        """Name the first operation that gives something else when a window is shifted by a stride."""
-        before, after = (self.run(axis, window, watched=True)[1] for window in (one, other))
-        for first, second in zip(before, after, strict=False):
-            if first.profile is not None and second.profile is not None:
-                grown, length = len(second.profile) - len(first.profile), len(first.profile)
-                third = length // 3
-                if grown < 1 or third < 1 or third + grown > length:
-                    continue
-                inner = first.profile[third + grown : 2 * third + grown], second.profile[third : 2 * third]
-                if len(inner[0]) == len(inner[1]) and not _alike(inner[0].double(), inner[1].double()):
-                    return str(first)
-        return _UNTOLD
-
 
 def _end(left: list[int], right: list[int], length: int, slack: int, around: int) -> bool:
     """Tell whether the halves of an image are seen no farther than somewhere in the other half.
@@ -331,11 +294,3 @@ def _end(left: list[int], right: list[int], length: int, slack: int, around: int
     last = max((output for output in left if output < length - around), default=0)
     first = min((output for output in right if output >= around), default=length)
     return first >= around + slack and last < length - around - slack
-
-
-def _alike(one: Tensor, other: Tensor) -> bool:
-    """Tell whether two outputs are the same but for rounding."""
-    if one.numel() == 0:
-        return True
-    size = float(one.abs().max()) or 1.0
-    return bool(torch.isfinite(one).all()) and float((one - other).abs().max()) <= _ALIKE * size

@@ -19,13 +19,53 @@ if TYPE_CHECKING:
 
 __all__ = ["call_factory", "digest_code"]
 
+_LISTED = 5
+"""Names that are told where one is not there."""
+
 _VERSIONED = {"builtins", "pipeline", "torch"}
 """Packages whose versions are known anyway."""
 
 
 def _find_factory(factory: str) -> Any:  # noqa: ANN401 (whatever the user names)
+    """Import what makes a network.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be had; says what was named wrongly, and how to name it.
+    """
+    said = f"--factory {factory}"
     module, _, function = factory.partition(":")
-    return getattr(import_module(module), function)
+    file = Path(module)
+    if file.suffix == ".py" or len(file.parts) > 1:
+        raise ModelError(
+            f"{said}: {module} is a file, where a module is to be named: say --factory "
+            f"{file.stem}:{function or 'function'}, with PYTHONPATH={file.parent} before the command"
+        )
+    if not module or not function:
+        raise ModelError(f"{said}: a module and a function of it are to be named, as package.module:function")
+    try:
+        found = import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise ModelError(f"{said}: {module} imports {error.name}, which is not installed; install it") from error
+        raise ModelError(
+            f"{said}: there is no module {error.name}; install it, or name the folder in which it lies as PYTHONPATH "
+            "before the command"
+        ) from error
+    except Exception as error:
+        raise ModelError(f"{said}: {module} cannot be imported ({_in_short(error)}); mend it") from error
+    if not hasattr(found, function):
+        own = [name for name, value in vars(found).items() if getattr(value, "__module__", "") == found.__name__]
+        raise ModelError(
+            f"{said}: {getattr(found, '__file__', None) or module} has no {function}; it has "
+            f"{', '.join(own[:_LISTED]) or 'no function'}"
+        )
+    return getattr(found, function)
+
+
+def _in_short(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def call_factory(path: Path, factory: str | None, arguments: dict[str, Any]) -> nn.Module:
@@ -43,18 +83,20 @@ def call_factory(path: Path, factory: str | None, arguments: dict[str, Any]) -> 
     Raises
     ------
     ModelError
-        If none is named, or it cannot make one.
+        If none is named, or it cannot be imported, or it makes none.
     """
     if factory is None:
         raise ModelError(
             f"{path.parent}: this model's network is made by a function of yours; name it with "
             "--factory package.module:function, for seamfree imports no code that a model file names"
         )
+    make = _find_factory(factory)
     try:
-        network = _find_factory(factory)(**arguments)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        network = make(**arguments)
+    except Exception as error:
         raise ModelError(
-            f"--factory {factory}: the network cannot be made ({error}); the module must be installed or on PYTHONPATH"
+            f"--factory {factory}: the network cannot be made ({_in_short(error)}); what it is called with are "
+            f"network.arguments of the card, {arguments}"
         ) from error
     if not isinstance(network, nn.Module):
         raise ModelError(f"--factory {factory}: gives a {type(network).__name__}, not a torch.nn.Module")

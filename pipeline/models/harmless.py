@@ -13,7 +13,12 @@ from zipfile import ZipFile
 
 from pipeline.errors import ModelError
 
-__all__ = ["check_onnx", "check_script", "check_tensors"]
+__all__ = ["NO_SCRIPT", "check_onnx", "check_script", "check_tensors"]
+
+NO_SCRIPT = (
+    "not a TorchScript file; what torch.save writes is a pickle, and is not run: write the network by "
+    "torch.jit.save, or its weights by safetensors, for the format factory"
+)
 
 _WRITING = re.compile(r"\b(save|from_file)\b", re.ASCII)
 """TorchScript's operations on files: torch.save writes any, torch.from_file makes and maps any."""
@@ -98,10 +103,7 @@ def check_script(path: Path, content: bytes) -> bytes:
             _check_code(path, text)
             checked.writestr(member.filename, held)
     if not any(name.endswith("/constants.pkl") for name in seen):
-        raise ModelError(
-            f"{path}: not a TorchScript file; what torch.save writes is a pickle, and is not run: write the network by "
-            "torch.jit.save, or its weights by safetensors, for the format factory"
-        )
+        raise ModelError(f"{path}: {NO_SCRIPT}")
     return clean.getvalue()
 
 

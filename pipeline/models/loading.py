@@ -14,7 +14,7 @@ from pipeline.errors import ModelError
 from pipeline.models.adapting import Reordered, finish_scores, in_usual_order
 from pipeline.models.factories import call_factory
 from pipeline.models.graphs import OnnxNetwork
-from pipeline.models.harmless import check_onnx, check_script, check_tensors
+from pipeline.models.harmless import NO_SCRIPT, check_onnx, check_script, check_tensors
 from pipeline.models.probe import load_script, named_outputs
 from pipeline.models.unet import UNet
 
@@ -121,7 +121,8 @@ def _load_whole(design: NetworkFile, path: Path, content: bytes, *, trust: bool)
         raise
     except Exception as error:
         text = " ".join(str(error).split())[:200]
-        raise ModelError(f"{path}: not a valid file of the format {design.format} ({text})") from error
+        wrong = NO_SCRIPT if "constants.pkl" in text else f"not a valid file of the format {design.format} ({text})"
+        raise ModelError(f"{path}: {wrong}") from error
     return loaded
 
 
@@ -231,7 +232,13 @@ def _read_safetensors(path: Path, content: bytes) -> dict[str, Tensor]:
     try:
         return load(content)
     except safetensors.SafetensorError as error:
-        raise ModelError(f"{path}: not a valid safetensors file ({error})") from error
+        advice = "fetch the model again"
+        if content.startswith((b"PK", b"\x80")):
+            advice = (
+                "it looks like what torch.save writes, a pickle, which is not read: write the weights by "
+                f"safetensors.torch.save_file(network.state_dict(), {path.name!r}), and their sha256 into the card"
+            )
+        raise ModelError(f"{path}: not a valid safetensors file ({error}); {advice}") from error
 
 
 def _give_weights(network: nn.Module, path: Path, tensors: dict[str, Tensor]) -> None:

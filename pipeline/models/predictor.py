@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import reduce
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
@@ -36,6 +37,10 @@ _TYPES: dict[Precision, torch.dtype] = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
+
+
+_MIXED = re.compile("should be the same|same dtype|same type|scalar type|not implemented for")
+"""What torch says where a network makes numbers of a type of its own, or a type is not known to an operation."""
 
 
 def limit_threads(number: int) -> None:
@@ -141,7 +146,15 @@ class Predictor:
             torch.backends.cudnn.deterministic = True
 
     def _run(self, image: Tensor) -> Tensor:
-        given: Tensor = self._network(image.contiguous(memory_format=self._layout))
+        try:
+            given: Tensor = self._network(image.contiguous(memory_format=self._layout))
+        except RuntimeError as error:
+            text = " ".join(str(error).rpartition("RuntimeError: ")[2].split())[:200]
+            if self._precision == "float32" or _MIXED.search(text) is None:
+                raise
+            raise ModelError(
+                f"{self.card.name}: the network does not compute in {self._precision} ({text}); say --precision float32"
+            ) from error
         return given
 
     def _forward(self, image: Tensor, finite: list[Tensor]) -> Tensor:

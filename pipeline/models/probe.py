@@ -21,6 +21,12 @@ from pipeline.models.watch import Passed, Places, Watch
 __all__ = ["Around", "Probe", "load_script", "named_outputs"]
 
 
+_COMPLAINTS = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError, TypeError,
+    ValueError,
+)  # fmt: skip
+"""How code of anybody's says that it does not take an image."""
+
 _LONGEST_NUMBERS = 2**17
 """Pixels along an edge beyond which only shapes are asked for, and no numbers computed.
 
@@ -131,13 +137,17 @@ class Probe:
                 with ExitStack() as stack:
                     for mode in modes:
                         stack.enter_context(mode)
-                    return named_outputs(placed(image))
+                    given = placed(image)
             except UnknownStepError:
                 # Torch runs it nevertheless; nobody knows then where in it.
                 self._stepwise = False
                 return self._forward(network, image, modes[:-1] if watch is not None else modes, watch)
-            except (RuntimeError, ValueError, IndexError, AssertionError, TypeError, NotImplementedError) as error:
+            except _COMPLAINTS as error:
                 complaint, place = _in_short(error), getattr(error, "place", "") or places.here
+            else:
+                if outputs := named_outputs(given):
+                    return outputs
+                complaint, place = f"it gives a {type(given).__name__}, and no tensor", ""
             if watch is not None and placed is not network and self._forward(network, image, modes[:-1], None):
                 # It is not the network that refuses.
                 self._stepwise = False
@@ -185,8 +195,13 @@ class Probe:
         # Of a script, torch may keep to itself why it failed.
         told = self.complaint, self.complaint_place
         taken = bool(self._forward(self.network, torch.full((1, self.channels, *shape), 0.5), [], None))
-        self.complaint, self.complaint_place = told
+        if taken or not self.complaint:
+            self.complaint, self.complaint_place = told
         return taken
+
+    def give(self, image: Tensor) -> dict[str, Tensor]:
+        """Give the outputs for an image of any kind; empty where the network refuses it."""
+        return self._forward(self.network, image, [], None)
 
     def operations(self, shape: tuple[int, ...]) -> int:
         """Count the floating-point operations of a pass on an input of a spatial shape; 0 where nobody can tell."""
@@ -246,7 +261,7 @@ class Probe:
             outputs = self._forward(self.network, image.contiguous(), modes, watch)
             if outputs:
                 self._lines, self.together = [], 1
-            else:
+            elif complaint[0]:
                 self.complaint, self.complaint_place = complaint
         passed = watch.passed if watch is not None else []
         if watched and self.opaque:
@@ -318,7 +333,9 @@ class Probe:
 def _in_short(error: Exception) -> str:
     """Give what an operation complains of, without the way there."""
     # Of a script, torch writes all its code between that this failed and why.
-    return " ".join(str(error).rpartition("RuntimeError: ")[2].split())[:200]
+    text = " ".join(str(error).rpartition("RuntimeError: ")[2].split())[:200]
+    # Of a key that is missing, the text is that key alone.
+    return f"{type(error).__name__}: {text}" if isinstance(error, KeyError) else text
 
 
 def _without_numbers(network: nn.Module) -> list[nn.Module]:

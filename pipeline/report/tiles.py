@@ -83,6 +83,7 @@ def describe_map(noted: dict[str, Any]) -> str:
 _CHOSEN = {
     "wish": "Its tile is the one that was wished for.",
     "memory": "Its tile is the largest that is known to do well and fits into memory.",
+    "arithmetic": "Its tile is the one that needs the least arithmetic, of those that fit into memory.",
     "time": "Its tile is the one that takes the least time, as measured on the device.",
 }
 
@@ -107,5 +108,10 @@ def describe_network(timings: dict[str, Any]) -> list[str]:
         lines.append(
             f"{plural(constant, 'window')} had a single value that the network had seen before, and "
             f"{'was' if constant == 1 else 'were'} not computed again: the result is the same to the bit."
+        )
+    if in_part := timings.get("windows_in_part", 0):
+        lines.append(
+            f"{plural(in_part, 'window')} had a single value along a side, and {'was' if in_part == 1 else 'were'} "
+            f"computed beside that only, which spared {timings['spared']:.1f} windows."
         )
     return lines

@@ -59,7 +59,8 @@ def run(image: Path, out: Path, precision: str, tile: int | None, *, anew: bool)
     noted = read_provenance(out / "slide.ome.zarr")
     timings = noted["timings"]
     return {"seconds": round(watched.seconds, 2), "core_seconds": round(watched.core_seconds, 2),
-            "stages": timings["stages"], "reused": timings["constant_windows"], "core": noted["plan"]["core"][2:],
+            "stages": timings["stages"], "reused": timings["constant_windows"],
+            "in_part": timings["windows_in_part"], "spared": timings["spared"], "core": noted["plan"]["core"][2:],
             }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["LOCAL", "NOT_LOCAL", "Odd"]
+__all__ = ["LOCAL", "NOT_LOCAL", "Odd", "look"]
 
 
 class Odd(nn.Module):
@@ -86,6 +86,52 @@ def deformed(image: Tensor, first: nn.Module, flow: nn.Module) -> Tensor:
     return functional.grid_sample(first(image), grid + by, align_corners=False)
 
 
+def padded(image: Tensor, first: nn.Module) -> Tensor:
+    """Pad to a multiple of 16, evenly, pool by 4, and cut back."""
+    height, width = image.shape[2:]
+    down, right = -height % 16, -width % 16
+    whole = functional.pad(image, (right // 2, right - right // 2, down // 2, down - down // 2), mode="replicate")
+    grown = functional.interpolate(functional.max_pool2d(first(whole), 4), scale_factor=4.0)
+    return grown[:, :, down // 2 : down // 2 + height, right // 2 : right // 2 + width]
+
+
+def quarter(image: Tensor, first: nn.Module) -> Tensor:
+    """Pool to a quarter of the size, which fewer than 4 pixels have not."""
+    height, width = image.shape[2:]
+    pooled = functional.adaptive_avg_pool2d(first(image), (height // 4, width // 4))
+    return functional.interpolate(pooled, size=(height, width))
+
+
+def shifted_windows(image: Tensor, first: nn.Module) -> Tensor:
+    """Take means of windows of 4 pixels that lie across those windows which an image must be a multiple of."""
+    rolled = torch.roll(first(image), (-2, -2), (2, 3))
+    number, channels, height, width = rolled.shape
+    means = rolled.reshape(number, channels, height // 4, 4, width // 4, 4).mean((3, 5), keepdim=True)
+    same = means.expand(-1, -1, -1, 4, -1, 4).reshape(rolled.shape)
+    return torch.roll(same, (2, 2), (2, 3))
+
+
+def antialiased(image: Tensor, first: nn.Module) -> Tensor:
+    """Halve as a photographer does: torch computes something else where but one pixel is left."""
+    halved = functional.interpolate(first(image), scale_factor=0.5, mode="bilinear", antialias=True)
+    return functional.interpolate(halved, scale_factor=2.0)
+
+
+def framed(image: Tensor) -> Tensor:
+    """Make the outermost pixels darker, as a convolution of ones does, and look at no other pixel."""
+    return image * functional.conv2d(torch.ones_like(image), torch.ones(1, 1, 3, 3), padding=1) / 9
+
+
+def row_by_row(image: Tensor, first: nn.Module) -> Tensor:
+    whole = functional.pad(image, (0, 0, 1, 1))
+    return torch.cat([first(whole[:, :, row : row + 3]) for row in range(image.shape[2])], dim=2)
+
+
+def thrifty(image: Tensor, first: nn.Module) -> Any:  # noqa: ANN401
+    """Save memory where an image is large along both axes."""
+    return first(functional.avg_pool2d(image, 3, 1, 1) if image.shape[2] * image.shape[3] > 500_000 else image)
+
+
 LOCAL: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     # how it is made, how far it sees on either side, its stride
     "a kernel of distant points": (lambda: nn.Conv2d(1, 2, 3, dilation=200, padding=200), 200, 1),
@@ -109,6 +155,11 @@ LOCAL: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
     "half precision": (
         lambda: Odd(lambda image, first: first(image.half()).float(), look(1).half()), 1, 1
     ),
+    "row by row": (lambda: Odd(row_by_row, nn.Conv2d(1, 2, 3, padding=(0, 1))), 1, 1),
+    "padded to a multiple": (lambda: Odd(padded, look(1)), 4, 16),
+    "pooled to a quarter": (lambda: Odd(quarter, look(1)), 4, 4),
+    "means of shifted windows": (lambda: Odd(shifted_windows, look(1)), 4, 4),
+    "antialiased": (lambda: Odd(antialiased, look(1)), 3, 2),
     "lists in a dictionary": (
         lambda: Odd(lambda image, first: {"a": [first(image), image], "b": (image,)}, look(2)), 2, 1
     ),
@@ -128,15 +179,22 @@ NOT_LOCAL: dict[str, tuple[Callable[[], nn.Module], str]] = {
         "not the same everywhere",
     ),
     "the size of the image": (lambda: Odd(lambda image: image + 1.0 / image.shape[2]), "not the same everywhere"),
+    "a frame": (lambda: Odd(framed), "not the same everywhere"),
+    "another way with small images": (
+        lambda: Odd(lambda image: image * (1.0 if image.shape[2] > 20 else 0.5)), "something else with a window of"
+    ),
+    "another way with large images": (lambda: Odd(thrifty, look(1)), "something else with a window of 3 x 3 pixels"),
     "deformable sampling": (lambda: Odd(deformed, look(1), look(1)), "reads its input where the image says"),
     "a shift by what the image says": (lambda: Odd(gathered, look(1, 1)), "aten::gather, reads its input where"),
     "a roll by a part of the image": (
         lambda: Odd(lambda image: torch.roll(image, image.shape[2] // 4, 2) + image), "farther than the largest probe"
     ),
     "a mirror": (lambda: Odd(lambda image: image + image.flip(3)), "farther than the largest probe"),
-    "transposed": (lambda: Odd(lambda image: image + image.transpose(2, 3)), "not local"),
+    "transposed": (lambda: Odd(lambda image: image + image.transpose(2, 3)), "as long as each other"),
+    "a finer output": (lambda: nn.Upsample(scale_factor=2), "neither the image's grid along Y nor a coarser one"),
     "a running sum": (lambda: Odd(lambda image: image.cumsum(2)), "farther than the largest probe"),
     "sorted pixels": (lambda: Odd(lambda image: image.sort(2)[0]), "not local"),
     "a kernel beyond all probes": (lambda: nn.Conv2d(1, 2, 3, dilation=3000, padding=3000), "farther than the largest"),
+    "booleans": (lambda: Odd(lambda image: image > 0), "its output is booleans"),
     "complex numbers": (lambda: Odd(lambda image: torch.complex(image, image)), "complex numbers"),
 }  # fmt: skip

@@ -69,7 +69,10 @@ def test_a_card_survives_yaml(tmp_path: Path) -> None:
         ({"pixel_size": [0.65], "pixel_size_unit": "micrometer"}, "pixel_size has 1 entries"),
         ({"pixel_size": [0.65, -0.65], "pixel_size_unit": "micrometer"}, "pixel_size"),
         ({"pixel_size": [0.65, 0.65]}, "pixel_size_unit"),
-        ({"weights": {"sha256": "abc"}}, "weights.sha256"),
+        (
+            {"weights": {"sha256": "abc"}},
+            "weights.sha256: 'abc' is not 64 digits from 0 to f; give what sha256sum says",
+        ),
         ({"architecture": {"base_channels": 4, "dropout": True}}, "architecture.dropout"),
         ({"format": "seamfree-model/2"}, "format"),
         ({"autor": "me"}, "autor"),
@@ -102,6 +105,12 @@ def test_a_file_that_is_no_card_is_refused(tmp_path: Path, content: bytes, compl
     with pytest.raises(ModelError, match=complaint) as caught:
         read_card(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_digest_in_capitals_is_one(tmp_path: Path) -> None:
+    digest = "0123456789abcdef" * 4
+    (tmp_path / CARD_FILE).write_text(yaml.safe_dump(values(weights={"sha256": digest.upper()})))
+    assert read_card(tmp_path).weights.sha256 == digest
 
 
 def test_a_missing_card_is_named(tmp_path: Path) -> None:

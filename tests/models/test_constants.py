@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.models.architecture import Precision
-from pipeline.models.constants import KEPT, Constants, value_of
+from pipeline.models.constants import KEPT, Constants, ground_of, value_of
 from pipeline.models.library import load_model
 from pipeline.models.passes import symmetries
 from pipeline.models.predictor import Prediction, Predictor
@@ -90,3 +93,37 @@ def test_what_was_not_wanted_for_longest_is_forgotten() -> None:
     kept.keep((b"x", ()), 99)
     assert kept.find((b"\1", ())) is None
     assert (kept.find((b"\0", ())), kept.find((b"x", ()))) == (0, 99)
+
+
+@given(
+    shape=st.lists(st.integers(2, 7), min_size=2, max_size=3),
+    channels=st.integers(1, 2),
+    start=st.lists(st.integers(0, 6), min_size=3, max_size=3),
+    edges=st.lists(st.integers(0, 7), min_size=3, max_size=3),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_ground_is_what_one_value_fills_beside_a_box(
+    shape: list[int], channels: int, start: list[int], edges: list[int], seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    window = np.empty((channels, *shape), dtype=np.float32)
+    window[:] = np.array([0.5, -0.0][:channels], dtype=np.float32).reshape(-1, *[1] * len(shape))
+    varying = tuple(slice(low, low + edge) for low, edge in zip(start, edges, strict=False))[: len(shape)]
+    window[(slice(None), *varying)] = random.integers(1, 3, window[(slice(None), *varying)].shape)
+    ground = ground_of(window)
+    if ground is None:
+        corners = [
+            np.array([channel[corner] for channel in window]).tobytes()
+            for corner in product((0, -1), repeat=len(shape))
+        ]
+        assert value_of(window) is not None or max(map(corners.count, corners)) < len(corners) / 2
+        return
+    beside = np.ones(shape, dtype=bool)
+    beside[tuple(slice(low, high) for low, high in zip(ground.start, ground.stop, strict=True))] = False
+    bits, value = window.view(np.uint32), ground.value.view(np.uint32)
+    assert (bits[:, beside] == value[:, None]).all()
+    differs = (bits != value.reshape(-1, *[1] * len(shape))).any(axis=0)
+    # No smaller box would do.
+    for axis, (low, high) in enumerate(zip(ground.start, ground.stop, strict=True)):
+        assert differs.take(low, axis=axis).any()
+        assert differs.take(high - 1, axis=axis).any()

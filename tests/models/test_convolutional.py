@@ -130,8 +130,12 @@ def test_what_no_convolution_can_give_is_refused_by_the_name_of_the_layer(name: 
 
 
 def test_a_window_that_it_does_not_take_is_told_in_one_line_and_nowhere_else(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ModelError, match=r"takes no window of \(20, 26\) pixels") as caught:
+    with pytest.raises(ModelError) as caught:
         make_fully_convolutional(Classifier().eval(), 1, (20, 26))
+    assert str(caught.value) == "the network takes no window of (20, 26) pixels; it takes windows of (26, 26)"
+    # No square tells: what torch says is all that there is.
+    with pytest.raises(ModelError, match=r"takes no window of \(20, 26\) pixels \(.+\)$") as caught:
+        make_fully_convolutional(Classifier(extent=(5, 7)).eval(), 1, (20, 26))
     assert "\n" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
 

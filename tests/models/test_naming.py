@@ -152,7 +152,8 @@ def test_the_node_of_a_graph_in_the_way_is_named() -> None:
 def test_what_a_graph_refuses_is_placed() -> None:
     fixed = graph(FIRST, node("Relu", ["first"], "out"), size=(16, 16))
     context = derive_context(fixed, 1, 2, first=(16, 16))
-    assert "the input 'image', whose size is fixed in the file, takes only what comes of inputs of 16" in context.reason
+    told = "the input 'image', whose size is fixed in the file, takes only what comes of inputs of 16 pixels along Y: "
+    assert told in context.reason
     with pytest.raises(ModelError, match=r"channel\(s\).*complaint in the input 'image'"):
         derive_context(fixed, 3, 2)
 

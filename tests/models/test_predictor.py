@@ -15,7 +15,7 @@ from torch import nn
 
 from pipeline.errors import ModelError
 from pipeline.models.architecture import Precision, UNetConfig
-from pipeline.models.library import load_model
+from pipeline.models.library import LoadedModel, load_model
 from pipeline.models.predictor import Predictor, limit_threads
 from pipeline.models.unet import PairwisePool, UNet
 from tests.random_models import random_network, save_random_model
@@ -150,3 +150,27 @@ def test_a_window_gives_the_same_bytes_whatever_came_before(tmp_path: Path) -> N
     assert first is not None
     np.testing.assert_array_equal(predictor.predict(window, scores=True)[1], first)
     np.testing.assert_array_equal(again, first)
+
+
+class _Own(nn.Module):
+    """Makes float32 of its image, whatever it is given, or fails for a reason of its own."""
+
+    def __init__(self, fault: str = "") -> None:
+        super().__init__()
+        self.first, self.fault = nn.Conv2d(1, 3, 1), fault
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if self.fault:
+            raise RuntimeError(self.fault)
+        return torch.as_tensor(self.first(image.float()))
+
+
+def test_a_network_with_a_type_of_its_own_is_told_which_precision_it_has(tmp_path: Path) -> None:
+    card = load_model(save_random_model(tmp_path / "model", FLAT)).card
+    window = np.zeros((1, 32, 32), dtype=np.float32)
+    assert Predictor(LoadedModel(card, _Own()), "cpu", "float32").predict(window).classes.shape == (32, 32)
+    with pytest.raises(ModelError, match=r"does not compute in bfloat16 \(Input type .*\); say --precision float32"):
+        Predictor(LoadedModel(card, _Own()), "cpu", "bfloat16").predict(window)
+    # Whoever looks for a memory that is too small is to find it.
+    with pytest.raises(RuntimeError, match=r"^out of memory$"):
+        Predictor(LoadedModel(card, _Own("out of memory")), "cpu", "bfloat16").predict(window)

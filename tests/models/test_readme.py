@@ -79,7 +79,8 @@ def test_a_network_that_is_exported_as_shown_is_examined_and_run(
 
     told = CliRunner().invoke(app, ["inspect", "my-cells", *OPTIONS.get(form, [])])
     assert told.exit_code == 0, told.output
-    assert re.search(r"^stride +\[2, 2\]$", told.stdout, re.MULTILINE)
+    assert re.search(r"^stride +2 pixels ", told.stdout, re.MULTILINE)
+    assert re.search(r"^legal sizes +(2, )?4, 6, .*\.\.\. pixels ", told.stdout, re.MULTILINE)
     command = ["run", "a.tif", "-o", "out", "-m", "my-cells", "--direct", "--scheduler", "serial", "--tile", "32"]
     told = CliRunner().invoke(app, [*command, *OPTIONS.get(form, [])])
     assert told.exit_code == 0, told.output

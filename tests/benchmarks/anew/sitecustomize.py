@@ -3,3 +3,4 @@
 from pipeline.models import constants
 
 constants.value_of = lambda _window: None  # type: ignore[assignment]
+constants.ground_of = lambda _window: None  # type: ignore[assignment]
