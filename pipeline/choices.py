@@ -1,4 +1,4 @@
-"""Which of an image's channels and of a model's classes a run is about."""
+"""Which of an image's channels and of a model's classes a run is about, and what users state of images."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from math import prod
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.errors import ConfigError, PlanError
+from pipeline.images.source import AXES
 from pipeline.measure.units import in_one_unit
 from pipeline.models.rescaling import ALIKE, choose_ratio
 
 if TYPE_CHECKING:
-    from pipeline.config import RunConfig
+    from collections.abc import Mapping
+
+    from pipeline.config import RunConfig, SequenceConfig
     from pipeline.detect import DetectorCard
     from pipeline.images.source import ImageInfo
     from pipeline.models.architecture import Precision
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NOT_OF_MANY_FILES",
+    "as_stated",
     "choose_channels",
     "choose_classes",
     "choose_precision",
@@ -28,7 +32,6 @@ __all__ = [
     "choose_sizes",
     "choose_skipping",
     "count_channels",
-    "describe_sequence",
 ]
 
 NOT_OF_MANY_FILES = "sequence.pixel_size and sequence.channel_names are for images of many files; leave them out"
@@ -51,17 +54,30 @@ def count_channels(config: RunConfig, card: ModelCard | DetectorCard) -> int:
     return needed
 
 
-def describe_sequence(config: RunConfig, info: ImageInfo) -> ImageInfo:
-    """Give an image of many files the pixel size and the names of channels that the user states, if any.
+def as_stated(config: RunConfig, info: ImageInfo) -> ImageInfo:
+    """Give an image the pixel size and the names of channels that the user states, if any.
 
     Raises
     ------
     PlanError
-        If the image is none, or has another number of channels.
+        If it does not go with the image.
     """
-    stated = config.sequence
-    if stated.pixel_size is None and stated.channel_names is None:
+    if config.sequence.pixel_size is not None or config.sequence.channel_names is not None:
+        info = _describe_sequence(config.sequence, info)
+    if config.pixel_size is None:
         return info
+    first = len(AXES) - len(config.pixel_size)
+    unknown = {at: size for at, size in enumerate(config.pixel_size, first) if info.units[at] is None}
+    if unknown and config.output.in_place:
+        raise PlanError(
+            f"{info.path}: pixel_size is not for labels that become part of an image, which lie as it says itself; "
+            "write the size into the image, or leave out --in-place"
+        )
+    return _sized(info, unknown)
+
+
+def _describe_sequence(stated: SequenceConfig, info: ImageInfo) -> ImageInfo:
+    """Give an image of many files what is stated of it alone."""
     if info.kind != "sequence":
         raise PlanError(f"{info.path}: {NOT_OF_MANY_FILES}")
     if stated.channel_names is not None and len(stated.channel_names) != info.shape[1]:
@@ -71,12 +87,17 @@ def describe_sequence(config: RunConfig, info: ImageInfo) -> ImageInfo:
         )
     if stated.channel_names is not None:
         info = replace(info, channel_names=stated.channel_names)
-    if stated.pixel_size is not None:
-        first = -len(stated.pixel_size)
-        sizes = (*info.pixel_size[:first], *stated.pixel_size)
-        units = (*info.units[:first], *["micrometer"] * len(stated.pixel_size))
-        info = replace(info, pixel_size=sizes, units=units)  # type: ignore[arg-type]
-    return info
+    sizes = stated.pixel_size or ()
+    return _sized(info, dict(enumerate(sizes, len(AXES) - len(sizes))))
+
+
+def _sized(info: ImageInfo, sizes: Mapping[int, float]) -> ImageInfo:
+    """Give an image pixel sizes in micrometers along some axes."""
+    return replace(
+        info,
+        pixel_size=tuple(sizes.get(at, size) for at, size in enumerate(info.pixel_size)),  # type: ignore[arg-type]
+        units=tuple("micrometer" if at in sizes else unit for at, unit in enumerate(info.units)),  # type: ignore[arg-type]
+    )
 
 
 def choose_precision(config: RunConfig, card: ModelCard | DetectorCard) -> tuple[Precision, float | None]:
@@ -199,7 +220,7 @@ def choose_rescaling(config: RunConfig, info: ImageInfo, facts: ModelFacts) -> t
             if automatic:
                 raise PlanError(
                     f"{info.path}: rescale: its pixel size is not known ({size:g} {unit or 'without a unit'}, the "
-                    f"model's is {wanted:g} {card.pixel_size_unit}); write it into the file, or leave out --rescale"
+                    f"model's is {wanted:g} {card.pixel_size_unit}); state it with --pixel-size, or leave out --rescale"
                 )
             return None, ""
         factors.append(here / there)

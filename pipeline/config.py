@@ -37,6 +37,9 @@ Flag = Annotated[bool, Field(strict=True)]
 Number = Annotated[float, Field(strict=True)]
 """A number, whole or not; neither a text that looks like one nor yes or no."""
 
+PixelSize = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=2, max_length=3)]
+"""Of Y and X, or of Z, Y and X."""
+
 Extent = Annotated[Whole, Field(ge=1, le=2**20)]
 """Of an object, in pixels."""
 
@@ -198,7 +201,7 @@ class SequenceConfig(Settings):
         description="How the files are called, with {well} or {row} and {column}, {field}, {channel}, {time} and {z} "
         f"where these stand; or {', '.join(PRESETS)}. Inputs are then folders with such files.",
     )
-    pixel_size: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=2, max_length=3)] | None = Field(
+    pixel_size: PixelSize | None = Field(
         default=None, description="Y and X, or Z, Y and X, in micrometers; null takes what the files tell."
     )
     channel_names: tuple[str, ...] | None = Field(
@@ -316,6 +319,11 @@ class RunConfig(Settings):
         default=None, min_length=1, description="Channels of the image that feed the model, by number or name."
     )
     series: Whole | None = Field(default=None, ge=0, description="Which image of a file that holds several.")
+    pixel_size: PixelSize | None = Field(
+        default=None,
+        description="Of images that do not say theirs: Y and X, or Z, Y and X, in micrometers. What a file says of an "
+        "axis goes before.",
+    )
     sequence: SequenceConfig = SequenceConfig()
     identify: Literal["time", "content"] = Field(
         default="time",

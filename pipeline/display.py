@@ -29,7 +29,7 @@ __all__ = ["acquisition_table", "report_table", "show_progress", "wells_table"]
 
 STATUS_STYLES = {
     "done": TERMINAL_STYLES["good"], "failed": TERMINAL_STYLES["bad"], "quarantined": TERMINAL_STYLES["bad"],
-    "started": TERMINAL_STYLES["care"], "skipped": "cyan",
+    "started": TERMINAL_STYLES["care"], "skipped": TERMINAL_STYLES["soft"],
 }  # fmt: skip
 
 
@@ -38,7 +38,7 @@ class _RateColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         pixels, elapsed = task.fields.get("pixels", 0), task.elapsed
-        return Text(f"{pixels / elapsed / 1e6:.2f} Mpx/s" if pixels and elapsed else "", style="cyan")
+        return Text(f"{pixels / elapsed / 1e6:.2f} Mpx/s" if pixels and elapsed else "", style=TERMINAL_STYLES["soft"])
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def report_table(reports: Sequence[ImageReport]) -> Table:
             "\n".join(
                 [
                     escape(printable(report.reason or report.result or "")),
-                    *(f"[yellow]{escape(printable(note))}[/]" for note in report.notes),
+                    *(f"[{TERMINAL_STYLES['care']}]{escape(printable(note))}[/]" for note in report.notes),
                 ]
             ),
         )

@@ -11,8 +11,8 @@ OBJECT_COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), 
 object has one colour. The palette of Okabe and Ito (2008), told apart by the colour-blind, too.
 """
 
-TERMINAL_STYLES = {"good": "green", "bad": "red", "care": "yellow"}
-"""What the terminal knows of the colours below."""
+TERMINAL_STYLES = {"good": "green", "bad": "red", "care": "yellow", "soft": "bright_black"}
+"""What the terminal knows of the colours below, by the same names."""
 
 THEME = """
 :root{color-scheme:light dark;--ground:#f6f7f9;--card:#fff;--ink:#1a2029;--soft:#5a6472;--rule:#dde1e7;--bar:#8aa0b8;

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.calibration import known_rates
-from pipeline.choices import choose_rescaling, describe_sequence
+from pipeline.choices import as_stated, choose_rescaling
 from pipeline.destination import prepare_destination, sent_destination, set_aside, stages_left
 from pipeline.detect import check_detector, learn_detector
 from pipeline.errors import PlanError, StoreError
@@ -117,7 +117,7 @@ def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent, 
     source = open_image(to_path(image.path).absolute(), config.series)
     try:
         facts: ModelFacts | DetectorFacts
-        info = describe_sequence(config, source.info)
+        info = as_stated(config, source.info)
         if model is None:
             facts = learn_detector(config, info)
         else:
@@ -268,7 +268,9 @@ def _other_settings(plan: RunPlan, provenance: dict[str, Any]) -> str | None:
     held, wanted = {"ome_zarr": "0.5"} | provenance.get("plan", {}), plan.identity
     # A precision that is chosen by measuring was chosen then.
     settings = [name for name in SETTINGS if name != "precision" or not plan.precision_open]
-    changed = differences(held, {name: wanted[name] for name in settings})
+    # What a file says of the size of its pixels may have been stated.
+    sizes = {name: wanted["source"][name] for name in ("pixel_size", "units")}
+    changed = differences(held, {"source": sizes} | {name: wanted[name] for name in settings})
     if not changed:
         return None
     return f"there is a finished result with other settings: {', '.join(changed)}; use --fresh to make it again"

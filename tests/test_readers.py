@@ -7,6 +7,7 @@ installed.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import zarr
 from numpy.typing import NDArray
 
@@ -230,3 +232,33 @@ def test_a_reader_sees_what_was_written(name: str, result: Path, image: NDArray[
             assert level.place in (None, place)
         assert seen.units in (None, UNITS)
         assert seen.names in (None, NAMES if axes == "czyx" else None)
+
+
+@pytest.mark.filterwarnings("ignore")  # those of the reader
+def test_elements_and_exports_are_taken_by_spatialdata(
+    tmp_path: Path, image: NDArray[np.uint16], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example of the README, and what its readers make of files that are exported."""
+    library = pytest.importorskip("spatialdata", reason="not part of the lock: pip install spatialdata spatialdata-io")
+    readers = pytest.importorskip("spatialdata_io", reason="not part of the lock: pip install spatialdata-io")
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite("a.ome.tif", image[:, 0], metadata={"axes": "CYX", "Channel": {"Name": NAMES}})
+    settings = {"model": save_threshold_model(tmp_path / "bright", 2), "tile": 96, "channels": ["DNA"],
+                "execution": {"scheduler": "serial"}}  # fmt: skip
+    (report,) = segment("a.ome.tif", "results", make_config(settings))
+    assert report.status == "done", report.reason
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (code,) = (each for each in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "import SpatialData" in each)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    result, sdata = names["result"], names["sdata"]
+    np.testing.assert_array_equal(sdata["image"].values, image[:, 0])
+    np.testing.assert_array_equal(sdata["objects"].values, result.instances[0][:])
+    areas = library.get_values("area", sdata=sdata, element_name="objects", table_name="measurements")["area"]
+    assert areas.to_dict() == result.table["area"].to_dict()
+    result.write_geojson("a.geojson")
+    result.write_ome_tiff("out.ome.tif")
+    outlines = readers.geojson(tmp_path / "a.geojson", coordinate_system="global")
+    assert outlines.area.tolist() == result.table["area"].tolist()
+    read = readers.image(tmp_path / "out.ome.tif", data_axes=("c", "y", "x"), coordinate_system="global")
+    np.testing.assert_array_equal(np.asarray(read.values), image[:, 0])

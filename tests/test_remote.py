@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 import zarr
@@ -25,11 +27,11 @@ from pipeline.images.content import content_sha256
 from pipeline.images.discover import discover
 from pipeline.images.opening import open_image
 from pipeline.remote.paths import RemotePath
-from pipeline.results import check_result
+from pipeline.results import PlateResult, check_result
 from pipeline.stores.metadata import Space, write_image_group
 from pipeline.stores.sending import SENDING, send
 from pipeline.verify import verify
-from tests.elsewhere import SECRET, objects_below, s3_server, upload, web_server
+from tests.elsewhere import SECRET, google_server, objects_below, s3_server, upload, web_server
 from tests.faults.run import Run, contents, reached
 from tests.plates import parts_of_fields, write_plate
 from tests.random_models import save_threshold_model
@@ -108,6 +110,32 @@ def test_folders_elsewhere_are_searched(bucket: RemotePath) -> None:
     assert [(image.path, image.name) for image in found] == [
         (f"{BUCKET}/in/plain.tif", "plain"), (f"{BUCKET}/in/tiled.tif", "tiled"), (f"{BUCKET}/in/zarr.ome.zarr", "zarr")
     ]  # fmt: skip
+
+
+def test_images_in_googles_store_are_what_they_are_on_a_disk(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_plate(tmp_path / "in" / "P.zarr", parts_of_fields(1), wells=("A/01",), per_well=1)
+    shutil.copytree(home / "in", tmp_path / "in", dirs_exist_ok=True)
+    with google_server("lab", tmp_path / "in", tmp_path / "key.json") as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        found = discover(["gs://lab"])
+        assert [image.name for image in found] == ["P/A/01/0", "plain", "tiled", "zarr"]
+        for image in found[1:]:
+            here, there = (open_image(path) for path in (tmp_path / "in" / Path(image.path).name, image.path))
+            box = Box((0, 0, 0, 37, 110), (1, 1, here.info.shape[2], 201, 330))
+            np.testing.assert_array_equal(there.read(box), here.read(box))
+            assert there.info.size_bytes == here.info.size_bytes
+            assert content_sha256(there) == content_sha256(here)
+            for source in (here, there):
+                source.close()
+        settings = config_for(home, tmp_path / "staging")
+        reports = segment("gs://lab/P.zarr", tmp_path / "there", settings)
+    segment(tmp_path / "in" / "P.zarr", tmp_path / "here", settings)
+    assert {report.status for report in reports} == {"done"}
+    one, other = (open_result(tmp_path / place / "P.ome.zarr" / "A/01/0") for place in ("here", "there"))
+    np.testing.assert_array_equal(one.instances[0][:], other.instances[0][:])
 
 
 @pytest.mark.parametrize(
@@ -247,6 +275,49 @@ def test_a_plate_is_refused_before_it_is_computed(home: Path, bucket: RemotePath
     assert all("a plate's result is made in a folder; give one with -o" in str(report.reason) for report in reports)
     assert not list((tmp_path / "staging").rglob("*.zarr*"))
     assert not (bucket / "plates" / "p.ome.zarr" / "zarr.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_plate_of_a_web_server_gives_what_it_gives_on_a_disk(home: Path, tmp_path: Path) -> None:
+    write_plate(tmp_path / "P.zarr", parts_of_fields(2), wells=("A/01", "B/03"), per_well=1)
+    settings = config_for(home, tmp_path / "staging")
+    segment(tmp_path / "P.zarr", tmp_path / "here", settings)
+    with web_server(tmp_path) as (_, address):
+        reports = segment(f"{address}/P.zarr", tmp_path / "there", settings)
+    assert [(report.name, report.status) for report in reports] == [
+        ("P/A/01/0", "done"), ("P/B/03/0", "done"), ("P", "done")
+    ]  # fmt: skip
+    here, there = (open_result(tmp_path / name / "P.ome.zarr") for name in ("here", "there"))
+    assert isinstance(here, PlateResult)
+    assert isinstance(there, PlateResult)
+    assert (here.objects or 0) > 0
+    for one, other in zip(here.fields, there.fields, strict=True):
+        np.testing.assert_array_equal(one.result.instances[0][:], other.result.instances[0][:])
+        pd.testing.assert_frame_equal(one.result.table, other.result.table)
+    assert all(check.passed for check in verify(there.path, audit=False))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "image", "most"), [("a.tif", "auto", 1.1), ("a.zarr", "copy", 1.1), ("a.zarr", "auto", 6.5)]
+)
+def test_a_run_asks_a_server_for_what_it_needs(home: Path, tmp_path: Path, name: str, image: str, most: float) -> None:
+    """With a copy in the result each byte comes once; without, windows with their context, and measuring, ask again."""
+    noise = gaussian_filter(np.random.default_rng(1).normal(size=(1024, 1024)), 4)
+    pixels = ((noise - noise.min()) * 10000).astype(np.uint16)
+    (tmp_path / "in").mkdir()
+    group = tmp_path / "in" / "a.zarr"
+    array = zarr.create_array(group / "0", shape=pixels.shape, chunks=(128, 128), dtype=pixels.dtype, compressors=None)
+    array[:] = pixels
+    space = Space("YX", (0.5, 0.5), (0.0, 0.0), ("micrometer", "micrometer"))
+    write_image_group(group, space, "a", 1, ("dna",), ((0.0, 65535.0, 0.0, 65535.0),), "0.5")
+    tifffile.imwrite(tmp_path / "in" / "a.tif", pixels, tile=(128, 128), photometric="minisblack")
+    settings = config_for(home, tmp_path / "staging").model_dump()
+    settings["output"]["image"], settings["tile"] = image, 256
+    with web_server(tmp_path / "in") as (server, address):
+        (report,) = segment(f"{address}/{name}", tmp_path / "out", make_config(settings))
+    assert report.status == "done", report.reason
+    assert server.served < most * pixels.nbytes
 
 
 def test_a_result_becomes_visible_last(bucket: RemotePath, tmp_path: Path) -> None:

@@ -74,6 +74,42 @@ def test_a_plate_of_files_gives_what_an_ome_zarr_plate_of_the_same_pixels_gives(
     assert "there is a finished result of another image" in str(reports[1].reason)
 
 
+def test_a_plate_of_an_imagexpress_gives_what_its_pixels_give(
+    tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]
+) -> None:
+    """Two time points, each a folder, with the identifiers and the thumbnails that the instrument's program adds."""
+    guid = "0A1B2C3D-4E5F-6071-8293-A4B5C6D7E8F"
+    for time in range(2):
+        folder = tmp_path / "X" / f"TimePoint_{time + 1}"
+        folder.mkdir(parents=True)
+        for at, field in enumerate(fields):
+            for channel, image in ((1, np.roll(field, time * 9, 1)), (2, field // 8)):
+                stem = f"assay_{WELLS[at // 2].replace('/', '')}_s{at % 2 + 1}_w{channel}"
+                tifffile.imwrite(folder / f"{stem}{guid}{at}.tif", image)
+                tifffile.imwrite(folder / f"{stem}_thumb{guid}{at}.tif", image[::4, ::4])
+    own = settings(sequence={"pattern": "imagexpress", **STATED})
+    reports = run(bright, tmp_path / "X", tmp_path / "out", **own)
+    assert [(report.name, report.status) for report in reports] == [
+        *((f"X/{well}/{field}", "done") for well in WELLS for field in (1, 2)), ("X", "done"),
+    ]  # fmt: skip
+    check_valid(tmp_path / "out" / "X.ome.zarr")
+    plate = open_result(tmp_path / "out" / "X.ome.zarr")
+    assert isinstance(plate, PlateResult)
+    assert all(check.passed for check in verify(plate.path))
+    for each, pixels in zip(plate.fields, fields, strict=True):
+        movie = np.stack([pixels, np.roll(pixels, 9, 1)])
+        tifffile.imwrite(tmp_path / "whole.tif", movie, metadata={"axes": "TYX"}, imagej=True)
+        run(bright, tmp_path / "whole.tif", tmp_path / "one", fresh=True)
+        whole = open_result(tmp_path / "one" / "whole.ome.zarr")
+        np.testing.assert_array_equal(each.result.instances[0][:], whole.instances[0][:])
+        assert each.result.image[0].shape == (2, 2, 150, 170)
+    wells = pd.read_csv(tmp_path / "out" / "X.wells.csv")
+    assert wells["well"].tolist() == ["A01", "C12"]
+    assert wells["objects"].tolist() == [
+        sum(each.result.objects or 0 for each in plate.wells[well]) for well in wells["well"]
+    ]
+
+
 def test_a_field_with_a_missing_file_keeps_the_plate_unfinished(
     tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]
 ) -> None:

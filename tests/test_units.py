@@ -1,15 +1,19 @@
-"""Axes of different units: what objects are depends on the size of a pixel, not on how it is written."""
+"""Axes of different units, and of none: objects depend on the size of a pixel, not on how it is written or stated."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tifffile
 
 from pipeline import open_result, segment
 from pipeline.config import make_config
+from pipeline.verify import verify
 from tests.fields import compose, load_fields
+from tests.plates import parts_of_fields, run, write_plate
 
 
 def test_the_watershed_parts_the_same_objects_whatever_units_the_axes_have(tmp_path: Path) -> None:
@@ -25,6 +29,47 @@ def test_the_watershed_parts_the_same_objects_whatever_units_the_axes_have(tmp_p
         result = open_result(report.result)
         assert result.provenance["plan"]["spacing"] == [1, 1]
         found.append(result)
-    assert (found[0].objects or 0) > 20
+    assert (found[0].objects or 0) > 5
     np.testing.assert_array_equal(np.asarray(found[0].instances[0]), np.asarray(found[1].instances[0]))
     np.testing.assert_allclose(found[0].table["area_physical"], found[1].table["area_physical"])
+
+
+def test_a_pixel_size_is_stated_for_images_that_do_not_say_theirs(tmp_path: Path, bright: str) -> None:
+    field = parts_of_fields(1)[0]
+    said = {"axes": "YX", "PhysicalSizeY": 0.25, "PhysicalSizeX": 0.25}
+    tifffile.imwrite(tmp_path / "bare.tif", field)
+    tifffile.imwrite(tmp_path / "told.ome.tif", field, ome=True, metadata=said)
+    tifffile.imwrite(tmp_path / "half.ome.tif", field, ome=True, metadata=said | {"PhysicalSizeX": 0.5})
+    for image in ("none", "auto"):
+        reports = run(bright, tmp_path, tmp_path / image, pixel_size=[0.5, 0.5], output={"image": image})
+        assert {report.status for report in reports} == {"done"}, reports
+        bare, told, half = (open_result(tmp_path / image / f"{name}.ome.zarr") for name in ("bare", "told", "half"))
+        area = bare.table["area"]
+        for result, size in ((bare, 0.25), (told, 0.0625), (half, 0.125)):
+            np.testing.assert_allclose(result.table["area_physical"], area * size)
+            assert result.units["area_physical"] == "micrometer²"
+        for name in ("image", "instances"):
+            axis = bare.xarray(name)["x"]
+            assert axis.attrs["units"] == "micrometer"
+            assert float(axis[1] - axis[0]) == 0.5
+        assert all(check.passed for check in verify(bare.path))
+    # What is stated otherwise afterwards is told, and changes nothing.
+    (report,) = run(bright, tmp_path / "bare.tif", tmp_path / "auto", pixel_size=[0.6, 0.6])
+    assert report.status == "skipped"
+    assert "a finished result with other settings: input pixel size differs" in str(report.reason)
+    (report,) = run(bright, tmp_path / "told.ome.tif", tmp_path / "auto", pixel_size=[0.6, 0.6])
+    assert report.reason == "there is a finished result; use --fresh to make it again"
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_stated_pixel_size_moves_no_labels_away_from_their_image(tmp_path: Path, bright: str, in_place: bool) -> None:
+    """An OME-Zarr that labels become part of says itself where they lie."""
+    plate = write_plate(tmp_path / "P.zarr", parts_of_fields(1), wells=("A/01",), per_well=1)
+    place = plate / "A" / "01" / "0" / "zarr.json"
+    described = json.loads(place.read_text())
+    for axis in described["attributes"]["ome"]["multiscales"][0]["axes"]:
+        del axis["unit"]
+    place.write_text(json.dumps(described))
+    reports = run(bright, plate, tmp_path / "out", pixel_size=[0.3, 0.3], output={"in_place": in_place})
+    assert {report.status for report in reports} == ({"failed"} if in_place else {"done"})
+    assert ("pixel_size is not for labels that become part of an image" in str(reports[0].reason)) == in_place

@@ -65,6 +65,10 @@ SelfCheck = Annotated[
     Literal["auto", "always", "off"] | None,
     typer.Option("--self-check", help="Whether tiles are held against a larger pass before the run."),
 ]
+PixelSize = Annotated[
+    float | None,
+    typer.Option("--pixel-size", min=1e-6, help="Of images that do not say theirs, along Y and X, in micrometers."),
+]
 Tta = Annotated[bool, typer.Option("--tta", help="Average over mirrored and transposed windows.")]
 Instances = Annotated[
     Literal["components", "watershed", "overlap", "none"] | None, typer.Option(help="How objects are told apart.")
@@ -79,6 +83,13 @@ OmeZarr = Annotated[
 ]
 InPlace = Annotated[
     bool, typer.Option("--in-place", help="Add labels and table to the OME-Zarr that is read, instead of a result.")
+]
+
+Export = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="ome-tiff|geojson|anndata", help="Write finished results like this, too, into NAME.exports; repeatable."
+    ),
 ]
 
 
@@ -111,6 +122,7 @@ def settings_of(
     in_place: bool = False,
     sequence: str | None = None,
     self_check: str | None = None,
+    pixel_size: float | None = None,
 ) -> RunConfig:
     """Lay the command line over the configuration file, and validate both together."""
     from pipeline.config import load_config, make_config
@@ -133,6 +145,7 @@ def settings_of(
         "resolution": resolution,
         "tta": tta or None,
         "rescale": rescale,
+        "pixel_size": None if pixel_size is None else [pixel_size, pixel_size],
         "self_check": self_check,
     }
     values.update({name: value for name, value in given.items() if value is not None})

@@ -28,6 +28,7 @@ def verify(
     plot: Annotated[Path | None, typer.Option(help="File for a plot of the run's audit, as SVG.")] = None,
 ) -> None:
     """Check a finished result: metadata, checksums, what it holds, and that its tiles do not show."""
+    from pipeline.look import TERMINAL_STYLES
     from pipeline.results import check_result, open_result
     from pipeline.verify import verify as check
 
@@ -37,8 +38,12 @@ def verify(
         trust_model_code=trust_model_code,
     )  # fmt: skip
     for found in checks:
-        verdict = ("ok    " if found.passed else "FAILED") if found.made else "not made"
-        typer.echo(printable(f"{verdict} {found.what}{': ' if found.detail else ''}{found.detail}"))
+        verdict, kind = ("ok    ", "good") if found.passed else ("FAILED", "bad")
+        if not found.made:
+            verdict, kind = "not made", "care"
+        told = printable(f"{found.what}{': ' if found.detail else ''}{found.detail}")
+        # Colours are for terminals; a file or another program gets none.
+        typer.echo(f"{typer.style(verdict, fg=TERMINAL_STYLES[kind])} {told}")
     if plot is not None:
         from pipeline.audit_plot import why_no_plot, write_plot
 

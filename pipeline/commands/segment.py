@@ -15,6 +15,7 @@ from pipeline.commands.options import (
     Config,
     Device,
     Diameter,
+    Export,
     Factory,
     FullyConvolutional,
     Function,
@@ -24,6 +25,7 @@ from pipeline.commands.options import (
     Instances,
     Model,
     OmeZarr,
+    PixelSize,
     Planner,
     Precision,
     Rescale,
@@ -90,10 +92,12 @@ def run(
     resolution: Resolution = None,
     tta: Tta = False,
     rescale: Rescale = None,
+    pixel_size: PixelSize = None,
     self_check: SelfCheck = None,
     no_image: Annotated[bool, typer.Option("--no-image", help="Leave the image out of the result.")] = False,
     ome_zarr: OmeZarr = None,
     in_place: InPlace = False,
+    export: Export = None,
 ) -> None:
     """Segment images: labels as OME-Zarr, one result for each image."""
     from pipeline.site import start_early
@@ -105,6 +109,7 @@ def run(
         skip_below=skip_below, factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
         fully_convolutional=fully_convolutional, resolution=resolution, tta=tta, rescale=rescale, ome_zarr=ome_zarr,
         in_place=in_place, sequence=sequence, self_check=self_check,
+        pixel_size=pixel_size,
     )  # fmt: skip
     start_early(settings)
     from rich.console import Console
@@ -113,11 +118,14 @@ def run(
     from pipeline.checking import find_images
     from pipeline.destination import local_folder, send_summary
     from pipeline.display import report_table, show_progress
+    from pipeline.export_beside import check_formats, export_results
     from pipeline.summary import write_summary
     from pipeline.wells import wells_path
 
     console = Console(stderr=True)
     folder = local_folder(output, settings)
+    if export:
+        check_formats(export, output, settings)
     images = find_images(settings, inputs)
     reports: list[ImageReport]
     with show_progress(console, len(images)):
@@ -125,6 +133,8 @@ def run(
             reports = list(segment(inputs, output, settings, fresh=fresh))
         else:
             reports = _orchestrator()(inputs=inputs, output=output, config=settings, fresh=fresh)
+    if export:
+        reports = export_results(images, reports, folder, export, lambda told: typer.echo(printable(told)))
     summary = send_summary(write_summary(folder, reports), output)
     # A terminal folds long paths; a file or another program gets them whole.
     terminal = Console(width=None if sys.stdout.isatty() else 10_000)
@@ -171,6 +181,7 @@ def plan(
     resolution: Resolution = None,
     tta: Tta = False,
     rescale: Rescale = None,
+    pixel_size: PixelSize = None,
     as_json: Annotated[bool, typer.Option("--json", help="The whole plans, as JSON.")] = False,
 ) -> None:
     """Say what would be done: tiles, memory, disk. Computes nothing."""
@@ -181,7 +192,7 @@ def plan(
         series=series, workers=workers, instances=instances, function=function, diameter=diameter,
         skip_below=skip_below, factory=factory, trust=trust_model_code, allow_nonlocal=allow_nonlocal, head=head,
         fully_convolutional=fully_convolutional, resolution=resolution, tta=tta, rescale=rescale,
-        sequence=sequence,
+        sequence=sequence, pixel_size=pixel_size,
     )  # fmt: skip
     overviews = make_overviews(inputs, settings)
     if as_json:

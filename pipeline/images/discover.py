@@ -27,8 +27,12 @@ if TYPE_CHECKING:
     from pipeline.remote.paths import AnyPath
 
 __all__ = [
-    "InputImage", "check_name", "discover", "images_below", "images_in", "plate_of", "result_name", "with_whole_plates",
+    "EXPORTS", "InputImage", "check_name", "discover", "images_below", "images_in", "plate_of", "result_name",
+    "with_whole_plates",
 ]  # fmt: skip
+
+EXPORTS = "seamfree-exports.json"
+"""By which a folder of what seamfree has exported is known, which holds no images; says of which result a file is."""
 
 _SUFFIXES = (
     ".ome.tiff", ".ome.tif", ".ome.btf", ".ome.tf8", ".ome.tf2", ".ome.zarr", ".tiff", ".tif", ".btf", ".tf8", ".tf2",
@@ -229,7 +233,8 @@ def _elsewhere(url: str) -> list[InputImage]:
     except OSError as error:
         raise ConfigError(f"{place}: cannot be looked at ({error.strerror or error})") from error
     if not found:
-        why = f"looked for {', '.join(_SUFFIXES)}" if place.is_listed else "a web server does not say what it has"
+        unlisted = "a web server does not say what it has; name one image or Zarr"
+        why = f"looked for {', '.join(_SUFFIXES)}" if place.is_listed else unlisted
         raise ConfigError(f"{place}: no image, and no images below it ({why})")
     return [field for image in found for field in images_in(to_path(image.path), image.name)]
 
@@ -261,7 +266,8 @@ def _walk(folder: Path) -> Iterator[Path]:
             if is_folder and not _is_result(here):
                 yield here
         elif is_folder:
-            waiting += reversed(_children(here, seen))
+            if here is folder or not (here / EXPORTS).exists():
+                waiting += reversed(_children(here, seen))
         elif _is_image_name(here.name):
             yield here
 
@@ -303,8 +309,8 @@ def discover(inputs: Sequence[str], pattern: str | None = None) -> list[InputIma
     ----------
     inputs : sequence of str
         Files, folders (searched in depth; a folder ending in ``.zarr`` is one image, or a plate whose fields are
-        images), URLs of either, or globs. Results of former runs, hidden files and unfinished ones are left out of
-        folders. A path that ends in a pattern is an image of many files, or a plate.
+        images), URLs of either, or globs. Results of former runs and their exports, hidden files and unfinished ones
+        are left out of folders. A path that ends in a pattern is an image of many files, or a plate.
     pattern : str, optional
         Of the names of files that make an image together, or the name of a preset; then the inputs are folders with
         such files in or below them.

@@ -220,7 +220,9 @@ def list_files(folder: Path, pattern: FilePattern) -> Listing:
 
 
 def _why_none(pattern: FilePattern, unfit: tuple[str, ...]) -> str:
-    there = f"there is {unfit[0]}, for instance" if unfit else "there are no TIFF files"
+    there = (
+        f"there is {unfit[0]}, for instance" if unfit else "there are no TIFF files; name the folder in which they lie"
+    )
     return f"no file is called like {pattern.text}; {there}"
 
 

@@ -112,8 +112,8 @@ class ImageInfo:
         check_type(self.path, np.dtype(self.dtype))
 
     def is_still(self, before: ImageInfo) -> bool:
-        """Say whether an image is what it was; of a sequence, a user may have stated what its files do not tell."""
-        stated = ("pixel_size", "units", "channel_names") if before.kind == "sequence" else ()
+        """Say whether an image is what it was; a user may have stated what its files do not tell."""
+        stated = ("pixel_size", "units", *(("channel_names",) if before.kind == "sequence" else ()))
         return replace(self, **{name: getattr(before, name) for name in stated}) == before
 
     @property

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from math import prod
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
+from xml.etree.ElementTree import SubElement
 
 import numpy as np
 
@@ -32,6 +34,29 @@ _BY_PLANES: dict[str, dict[str, Any]] = {".czi": {"chunk_dims": ["Y", "X"]}, ".l
 def is_of_a_vendor(path: Path) -> bool:
     """Say whether a file is of a kind that bioio reads, by its name."""
     return path.suffix.lower() in _EXTRAS
+
+
+def _czi_reader() -> type[Any]:
+    """Give the plugin's reader for CZI, which by itself refuses files without a pixel size, or an axis of channels."""
+    from bioio_czi.aicspylibczi_reader.reader import Reader
+
+    class Lenient(Reader):
+        """Takes a missing size for one that is not known, and leaves out names of channels where no axis has them."""
+
+        @staticmethod
+        def _get_coords_and_physical_px_sizes(xml: Any, scene_index: int, dims_shape: dict[str, Any]) -> Any:  # noqa: ANN401
+            for axis in "YX":
+                at = xml
+                for step in ("Metadata", "Scaling", "Items", f"Distance[@Id='{axis}']", "Value"):
+                    below = at.find(step)
+                    if below is None:
+                        below = SubElement(at, step.partition("[")[0], {"Id": axis} if "@" in step else {})
+                    at = below
+                at.text = at.text or "0"
+            coords, sizes = Reader._get_coords_and_physical_px_sizes(xml, scene_index, dims_shape)
+            return {axis: coords[axis] for axis in coords if axis in dims_shape}, sizes
+
+    return Lenient
 
 
 class BioioSource:
@@ -61,7 +86,8 @@ class BioioSource:
                 import bioio
 
                 __import__(f"bioio_{extra}")
-                self._image: Any = bioio.BioImage(path, **_BY_PLANES.get(path.suffix.lower(), {}))
+                reader = _czi_reader() if extra == "czi" else None
+                self._image: Any = bioio.BioImage(path, reader=reader, **_BY_PLANES.get(path.suffix.lower(), {}))
                 self._open(series or 0)
                 self._info = self._describe(stat.st_size, stat.st_mtime_ns)
         except ImportError as error:
@@ -108,6 +134,8 @@ class BioioSource:
                 image = file.images[number]
                 sizes = {**image.sizes, **sizes}
                 frame = "".join(image.dims).rstrip("S")[-2:]
+        if self._path.suffix.lower() == ".nd2":
+            self._check_frames()
         others = [f"{axis} of length {length}" for axis, length in sizes.items() if axis not in "TCZYXS" and length > 1]
         if others:
             raise ImageError(
@@ -118,6 +146,19 @@ class BioioSource:
             raise ImageError(
                 f"{self._path}: series {number} is a scan of {frame} planes, which is not understood; export it as "
                 "OME-TIFF"
+            )
+
+    def _check_frames(self) -> None:
+        """Refuse an ND2 whose acquisition was ended early: the plugin would give black planes for what is missing."""
+        import nd2
+
+        with nd2.ND2File(self._path) as file:
+            wanted = prod(length for axis, length in file.sizes.items() if axis not in "CSYX")
+            there = file.attributes.sequenceCount
+        if there < wanted:
+            raise ImageError(
+                f"{self._path}: {wanted - there} of its {wanted} frames are missing, as where an acquisition is ended "
+                "early; export what is there as OME-TIFF"
             )
 
     def _describe(self, size: int, modified: int) -> ImageInfo:

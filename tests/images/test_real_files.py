@@ -68,6 +68,10 @@ def nd2(path: Path) -> Iterator[NDArray[Any]]:
          ("LatticeLightsheet 1-T1", "LatticeLightsheet 2-T2")),
         ("S3_1Pos_2Mosaic_T2Z3_CH2_sm.czi", czi, (2, 2, 3, 122, 295), (1.0, 1.6, 1.6), ("DAPI", "EGFP")),
         ("WellD6-7_S2.czi", czi, (1, 1, 1, 440, 544), (1.0, 0.1, 0.1), ("AF488",)),
+        # An electron microscope's: it has no axis of channels.
+        ("Al2O3_SE_020_sp.czi", czi, (1, 1, 1, 1536, 2048), (1.0, 0.02791, 0.02791), ("Channel:0:0",)),
+        # It does not say how large its pixels are.
+        ("DAPI_GFP.czi", czi, (1, 2, 1, 640, 640), (1.0, 1.0, 1.0), ("Channel:0", "Channel:1")),
         (
             "cluster.nd2", nd2, (3, 2, 10, 31, 38), (0.5, 0.167809, 0.167809), ("5-FAM/pH 9.0", "FM 4-64/2% CHAPS"),
         ),
@@ -94,8 +98,6 @@ def test_pixels_are_those_of_another_reader(
     [
         ("xz-example.lif", "is a scan of ZX planes"),
         ("LeicaLASX_wavelength-sweep_example.lif", r"λ of length 20"),
-        # Without a pixel size, which the plugin cannot do without.
-        ("DAPI_GFP.czi", "Expected 1 distance scale for dimension 'Y' but found 0"),
     ],
 )
 def test_what_is_not_understood_is_refused_when_it_is_opened(name: str, told: str) -> None:

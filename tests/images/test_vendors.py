@@ -12,6 +12,7 @@ from pipeline.errors import ImageError
 from pipeline.geometry import Box
 from pipeline.images.opening import open_image
 from tests.images.lif import NAMES, write_lif
+from tests.images.nd2 import write_nd2
 from tests.images.reading import pixels, read_whole
 
 
@@ -52,6 +53,27 @@ def test_czi(tmp_path: Path) -> None:
         open_image(tmp_path / "b.czi")
 
 
+def test_a_czi_that_does_not_say_how_large_its_pixels_are_is_read(tmp_path: Path) -> None:
+    """Its sizes are not known, as those of a bare TIFF."""
+    from pylibCZIrw import czi
+
+    image = pixels((1, 1, 60, 90))
+    with czi.create_czi(str(tmp_path / "a.czi")) as file:
+        file.write(data=image[0, 0][..., None], plane={"C": 0, "Z": 0, "T": 0})
+        file.write_metadata("a", channel_names={0: "DAPI"}, scale_x=2e-7, scale_y=3e-7)
+    content = (tmp_path / "a.czi").read_bytes()
+    for name, change in (("b", b"Distance"), ("c", b"Scaling")):
+        # Another name of the same length: it has no such element, then.
+        other = content.replace(change, change[:-1] + b"x")
+        assert other != content
+        (tmp_path / f"{name}.czi").write_bytes(other)
+        source = open_image(tmp_path / f"{name}.czi")
+        assert (source.info.pixel_size, source.info.units) == ((1.0,) * 5, (None,) * 5)
+        assert source.info.channel_names == ("DAPI",)
+        source.close()
+        np.testing.assert_array_equal(read_whole(tmp_path / f"{name}.czi"), image[None])
+
+
 def test_a_lif_is_read_plane_by_plane_with_what_leica_says_of_it(tmp_path: Path) -> None:
     image = pixels((2, 3, 60, 90))
     write_lif(tmp_path / "a.lif", {"one": image, "two": image[:1, :1, :50]}, (1.0, 0.3, 0.2))
@@ -85,3 +107,30 @@ def test_a_lif_of_wavelengths_or_of_upright_planes_is_refused_when_it_is_opened(
     with pytest.raises(ImageError) as caught:
         open_image(tmp_path / "a.lif")
     assert told in str(caught.value)
+
+
+def test_an_nd2_is_read_plane_by_plane_with_what_nikon_says_of_it(tmp_path: Path) -> None:
+    image = pixels((2, 3, 60, 90))
+    write_nd2(tmp_path / "a.nd2", [image, image[::-1]], (1.0, 0.25), ["DAPI", "GFP"])
+    np.testing.assert_array_equal(read_whole(tmp_path / "a.nd2"), image[None])
+    np.testing.assert_array_equal(read_whole(tmp_path / "a.nd2", 1), image[None, ::-1])
+    source = open_image(tmp_path / "a.nd2")
+    assert (source.info.axes, source.info.block) == ("CZYX", (1, 2, 1, 60, 90))
+    assert source.info.pixel_size == (1.0, 1.0, 1.0, 0.25, 0.25)
+    assert source.info.units == (None, None, "micrometer", "micrometer", "micrometer")
+    assert source.info.channel_names == ("DAPI", "GFP")
+    assert source.notes == (f"{tmp_path / 'a.nd2'}: one of 2 scenes is read; --series chooses another",)
+    box = Box((0, 1, 1, 7, 11), (1, 2, 3, 50, 80))
+    np.testing.assert_array_equal(source.read(box)[0, 0], image[1, 1:3, 7:50, 11:80])
+    source.close()
+    (tmp_path / "b.nd2").write_bytes((tmp_path / "a.nd2").read_bytes()[:50_000])
+    with pytest.raises(ImageError, match=r"b\.nd2: cannot be read"):
+        open_image(tmp_path / "b.nd2")
+
+
+def test_an_nd2_that_was_ended_early_is_refused(tmp_path: Path) -> None:
+    """The plugin gives black planes for the frames that are missing."""
+    image = pixels((1, 3, 60, 90))
+    write_nd2(tmp_path / "a.nd2", [image, image], (1.0, 0.25), ["DAPI"], frames=4)
+    with pytest.raises(ImageError, match=r"a\.nd2: 2 of its 6 frames are missing"):
+        open_image(tmp_path / "a.nd2")
