@@ -266,8 +266,9 @@ def _walk(folder: Path) -> Iterator[Path]:
             if is_folder and not _is_result(here):
                 yield here
         elif is_folder:
-            if here is folder or not (here / EXPORTS).exists():
-                waiting += reversed(_children(here, seen))
+            children = _children(here, seen)
+            if here is folder or here / EXPORTS not in children:
+                waiting += reversed(children)
         elif _is_image_name(here.name):
             yield here
 
