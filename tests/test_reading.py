@@ -79,17 +79,20 @@ def test_the_memory_of_a_worker_does_not_grow_with_the_channels(
 ) -> None:
     model = save_random_model(tmp_path / "model", UNetConfig(depth=1, base_channels=1, in_channels=2))
     peaks = []
-    for channels in (2, 24):
-        image = write(tmp_path / str(channels), pixels(channels, 256, 512))
+    # The second time for what other threads of this process may take meanwhile.
+    for turn, channels in enumerate((2, 24, 24)):
+        image = write(tmp_path / f"{turn}", pixels(channels, 256, 512))
         plan = plan_of(
-            image, tmp_path / f"out{channels}", model, channels=[0, channels - 1],
+            image, tmp_path / f"out{turn}", model, channels=[0, channels - 1],
             output={"image": "copy" if copied else "none"},
         )  # fmt: skip
+        most = 0
         for stage in ("create", "read", "statistics", "segment"):
             with traced() as peak:
                 run_stage(stage, plan, SerialExecutor())
-                peaks.append(peak())
-    assert max(peaks[4:]) < max(peaks[:4]) + 2**20
+                most = max(most, peak())
+        peaks.append(most)
+    assert min(peaks[1:]) < peaks[0] + 2**20
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
