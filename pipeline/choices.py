@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pipeline.errors import ConfigError, PlanError
 from pipeline.images.source import AXES
-from pipeline.measure.units import in_one_unit
+from pipeline.measure.units import in_one_unit, is_length
 from pipeline.models.rescaling import ALIKE, choose_ratio
 
 if TYPE_CHECKING:
@@ -54,8 +54,15 @@ def count_channels(config: RunConfig, card: ModelCard | DetectorCard) -> int:
     return needed
 
 
-def as_stated(config: RunConfig, info: ImageInfo) -> ImageInfo:
+def as_stated(config: RunConfig, info: ImageInfo) -> tuple[ImageInfo, tuple[str, ...]]:
     """Give an image the pixel size and the names of channels that the user states, if any.
+
+    Returns
+    -------
+    info : ImageInfo
+        Positions are those of the same pixels, where the image has them without a unit.
+    told : tuple of str
+        What the user should know: where the image says something else.
 
     Raises
     ------
@@ -65,15 +72,25 @@ def as_stated(config: RunConfig, info: ImageInfo) -> ImageInfo:
     if config.sequence.pixel_size is not None or config.sequence.channel_names is not None:
         info = _describe_sequence(config.sequence, info)
     if config.pixel_size is None:
-        return info
-    first = len(AXES) - len(config.pixel_size)
-    unknown = {at: size for at, size in enumerate(config.pixel_size, first) if info.units[at] is None}
+        return info, ()
+    unknown: dict[int, float] = {}
+    told = []
+    for at, size in enumerate(config.pixel_size, len(AXES) - len(config.pixel_size)):
+        own, unit = info.pixel_size[at], info.units[at]
+        says = f"{info.path}: it says {own:g} {unit or 'without a unit'} along {AXES[at]}"
+        if is_length(unit):
+            if in_one_unit((own, size), (0.0, 0.0), (unit, "micrometer"))[0] != (size, size):
+                told.append(f"{says}, and the {size:g} micrometers of pixel_size are not used")
+            continue
+        unknown[at] = size
+        if own not in (1.0, size):
+            told.append(f"{says}, which is taken for the {size:g} micrometers of pixel_size")
     if unknown and config.output.in_place:
         raise PlanError(
             f"{info.path}: pixel_size is not for labels that become part of an image, which lie as it says itself; "
             "write the size into the image, or leave out --in-place"
         )
-    return _sized(info, unknown)
+    return _sized(info, unknown), tuple(told)
 
 
 def _describe_sequence(stated: SequenceConfig, info: ImageInfo) -> ImageInfo:
@@ -93,9 +110,13 @@ def _describe_sequence(stated: SequenceConfig, info: ImageInfo) -> ImageInfo:
 
 def _sized(info: ImageInfo, sizes: Mapping[int, float]) -> ImageInfo:
     """Give an image pixel sizes in micrometers along some axes."""
+    # What is at a place in pixels stays there.
+    moved = {at: info.translation[at] / info.pixel_size[at] * size for at, size in sizes.items()
+             if not is_length(info.units[at])}  # fmt: skip
     return replace(
         info,
         pixel_size=tuple(sizes.get(at, size) for at, size in enumerate(info.pixel_size)),  # type: ignore[arg-type]
+        translation=tuple(moved.get(at, place) for at, place in enumerate(info.translation)),  # type: ignore[arg-type]
         units=tuple("micrometer" if at in sizes else unit for at, unit in enumerate(info.units)),  # type: ignore[arg-type]
     )
 
@@ -214,20 +235,29 @@ def choose_rescaling(config: RunConfig, info: ImageInfo, facts: ModelFacts) -> t
         return None, ""
     first = -len(card.pixel_size)
     factors = []
-    for size, unit, wanted in zip(info.pixel_size[first:], info.units[first:], card.pixel_size, strict=True):
+    for at, wanted in enumerate(card.pixel_size, len(AXES) + first):
+        size, unit = info.pixel_size[at], info.units[at]
         (here, there), _, known = in_one_unit((size, wanted), (0.0, 0.0), (unit, card.pixel_size_unit))
         if known is None:
             if automatic:
+                how = "pixel_size: [Z, Y, X] in a configuration" if AXES[at] == "Z" else "--pixel-size"
                 raise PlanError(
-                    f"{info.path}: rescale: its pixel size is not known ({size:g} {unit or 'without a unit'}, the "
-                    f"model's is {wanted:g} {card.pixel_size_unit}); state it with --pixel-size, or leave out --rescale"
+                    f"{info.path}: rescale: its pixel size along {AXES[at]} is not known ({size:g} "
+                    f"{unit or 'without a unit'}, the model's is {wanted:g} {card.pixel_size_unit}); state it with "
+                    f"{how}, or leave out --rescale"
                 )
             return None, ""
         factors.append(here / there)
     strides = facts.context.stride or (1,) * len(factors)
     told = " x ".join(f"{factor:.3g}" for factor in factors)
     if automatic:
-        ratios = tuple(choose_ratio(factor, stride) for factor, stride in zip(factors, strides, strict=True))
+        try:
+            ratios = tuple(choose_ratio(factor, stride) for factor, stride in zip(factors, strides, strict=True))
+        except PlanError as error:
+            raise PlanError(
+                f"{info.path}: rescale: {error}; correct the pixel size of the image or of the model's card, or leave "
+                "out --rescale"
+            ) from error
         return (None, "") if set(ratios) == {(1, 1)} else (ratios, "")
     if all(1 / ALIKE <= factor <= ALIKE for factor in factors):
         return None, ""

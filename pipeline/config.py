@@ -37,8 +37,8 @@ Flag = Annotated[bool, Field(strict=True)]
 Number = Annotated[float, Field(strict=True)]
 """A number, whole or not; neither a text that looks like one nor yes or no."""
 
-PixelSize = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=2, max_length=3)]
-"""Of Y and X, or of Z, Y and X."""
+PixelSize = Annotated[tuple[Annotated[Number, Field(ge=1e-6, le=1e6)], ...], Field(min_length=2, max_length=3)]
+"""Of Y and X, or of Z, Y and X, in micrometers."""
 
 Extent = Annotated[Whole, Field(ge=1, le=2**20)]
 """Of an object, in pixels."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zarr
 
 from pipeline.errors import ImageError, StoreError
+from pipeline.images.source import AXES
 from pipeline.images.zarrs import ZarrSource
 from pipeline.inputs import Segmented, open_input
 from pipeline.remote.zarr_stores import readable
@@ -56,6 +58,8 @@ def write_result_as_tiff(result: Result, path: str | Path) -> list[str]:
     if found is not None:
         group, levels = found
         space = _space_of(group)
+        if group != result.path:
+            space = _as_taken(space, result.provenance["plan"]["source"])
         colours = channels == _COLOURS and levels[0].dtype == "uint8" and "C" in space.axes
         images.append(TiffImage(name, space, _flat_levels(levels), channels, colours=colours))
     for label in ("semantic", "instances"):
@@ -99,6 +103,15 @@ def _flat_levels(levels: list[zarr.Array[Any]]) -> list[zarr.Array[Any]]:
         if alike and all(new <= old for new, old in zip(level.shape, kept[-1].shape, strict=True)):
             kept.append(level)
     return kept
+
+
+def _as_taken(space: Space, source: dict[str, Any]) -> Space:
+    """Give an input the sizes and places that the run took for its own, where a user has stated them."""
+    at = [AXES.index(axis) for axis in space.axes]
+    scale, translation, units = (
+        tuple(source[name][number] for number in at) for name in ("pixel_size", "translation", "units")
+    )
+    return replace(space, scale=scale, translation=translation, units=units)
 
 
 def _space_of(group: AnyPath) -> Space:

@@ -26,7 +26,7 @@ WORTH = 0.8
 """A window is computed in part where that part is at most so much of it."""
 
 PARTS = 8
-"""Edges of a part are multiples of so many of the core's: of few shapes, the library of convolutions keeps its code."""
+"""Edges of a part are eighths of the core's: of few shapes, the library of convolutions keeps its code."""
 
 
 class Varying(NamedTuple):
@@ -43,7 +43,8 @@ class Varying(NamedTuple):
 def find_varying(window: NDArray[np.floating], plan: RunPlan) -> Varying | None:
     """Find the part of a core beside which the network sees one value.
 
-    Only for seamfree's own networks on a CPU: there parts of a window gave the bits of the whole.
+    Only for seamfree's own networks on a CPU: there parts of a window gave the labels of the whole in all trials, and
+    its scores to the bit or to the last digits, as two tile sizes do. Not in float64, for those who want more.
 
     Parameters
     ----------
@@ -58,7 +59,10 @@ def find_varying(window: NDArray[np.floating], plan: RunPlan) -> Varying | None:
         None where that is not worth it, or not possible.
     """
     own = isinstance(plan.network, UNetConfig) and plan.rescaling is None and plan.stitching is None
-    if not own or plan.use.tta or plan.device != "cpu" or plan.coarse:
+    if not own or plan.use.tta or plan.device != "cpu" or plan.coarse or plan.precision == "float64":
+        return None
+    # What is said of the ground is held beside what is said of the rest.
+    if len(plan.classes) * prod(window.shape[1:]) * 4 > constants.MOST_BYTES:
         return None
     ground = constants.ground_of(window)
     if ground is None:

@@ -117,7 +117,7 @@ def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent, 
     source = open_image(to_path(image.path).absolute(), config.series)
     try:
         facts: ModelFacts | DetectorFacts
-        info = as_stated(config, source.info)
+        info, stated = as_stated(config, source.info)
         if model is None:
             facts = learn_detector(config, info)
         else:
@@ -126,7 +126,7 @@ def prepare(config: RunConfig, image: InputImage, output: Path, intent: Intent, 
             if told and not survey:
                 log.warning("%s", told)
             facts = model if ratios is None else _learn(config, config.network_use.at(ratios))
-        for note in () if survey else source.notes:
+        for note in () if survey else (*source.notes, *stated):
             log.warning("%s", note)
         content = content_sha256(source) if config.identify == "content" and not survey else None
         target = _find_target(source) if config.output.in_place else None

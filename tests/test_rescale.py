@@ -195,7 +195,7 @@ def test_what_cannot_be_rescaled_is_told(tmp_path: Path, caplog: pytest.LogCaptu
     assert "1.3 x 1.3 times as large" in caplog.text
     tifffile.imwrite(tmp_path / "b.tif", image)
     (report,) = segment(tmp_path / "b.tif", tmp_path / "out", settings(model))
-    assert "its pixel size is not known" in str(report.reason)
+    assert "its pixel size along Y is not known" in str(report.reason)
     with pytest.raises(PlanError, match="at most 8 is resampled"):
         choose_ratio(9, 16)
     with pytest.raises(PlanError, match="as fine as what they see"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import tifffile
 
 from pipeline import open_result, segment
 from pipeline.config import make_config
+from pipeline.errors import ConfigError
 from pipeline.verify import verify
 from tests.fields import compose, load_fields
 from tests.plates import parts_of_fields, run, write_plate
@@ -73,3 +75,57 @@ def test_a_stated_pixel_size_moves_no_labels_away_from_their_image(tmp_path: Pat
     reports = run(bright, plate, tmp_path / "out", pixel_size=[0.3, 0.3], output={"in_place": in_place})
     assert {report.status for report in reports} == ({"failed"} if in_place else {"done"})
     assert ("pixel_size is not for labels that become part of an image" in str(reports[0].reason)) == in_place
+
+
+def test_a_size_without_a_unit_gives_way_to_the_stated_one_and_places_go_with_it(
+    tmp_path: Path, bright: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    field = parts_of_fields(1)[0]
+    plate = write_plate(tmp_path / "P.zarr", [field], wells=("A/01",), per_well=1)
+    image = tmp_path / "a.ome.zarr"
+    (plate / "A" / "01" / "0").rename(image)
+    described = json.loads((image / "zarr.json").read_text())
+    multiscale = described["attributes"]["ome"]["multiscales"][0]
+    names = [axis["name"] for axis in multiscale["axes"]]
+    for axis in multiscale["axes"]:
+        axis.pop("unit", None)
+    for level in multiscale["datasets"]:
+        level["coordinateTransformations"] = [
+            {"type": "scale", "scale": [0.25 if name in "yx" else 1.0 for name in names]},
+            {"type": "translation", "translation": [{"y": 100.0, "x": 50.0}.get(name, 0.0) for name in names]},
+        ]
+    multiscale["datasets"] = multiscale["datasets"][:1]
+    (image / "zarr.json").write_text(json.dumps(described))
+    (report,) = run(bright, image, tmp_path / "out", pixel_size=[0.5, 0.5])
+    assert report.status == "done", report.reason
+    assert "it says 0.25 without a unit along Y, which is taken for the 0.5 micrometers of pixel_size" in caplog.text
+    result = open_result(tmp_path / "out" / "a.ome.zarr")
+    for axis, place in (("y", 200.0), ("x", 100.0)):
+        along = result.xarray("instances")[axis]
+        assert (float(along[0]), float(along[1] - along[0])) == (place, 0.5)
+    centroids = result.table[["centroid-0", "centroid-1"]].to_numpy()
+    physical = result.table[["centroid_physical-0", "centroid_physical-1"]].to_numpy()
+    np.testing.assert_allclose(physical, [200.0, 100.0] + 0.5 * centroids, rtol=1e-5)
+    # The image of an export lies where its labels do, though it says nothing itself.
+    result.write_ome_tiff(tmp_path / "a.ome.tif")
+    with tifffile.TiffFile(tmp_path / "a.ome.tif") as file:
+        assert file.ome_metadata is not None
+        sizes = re.findall(r'PhysicalSizeX="([^"]*)"', file.ome_metadata)
+    assert sizes == ["0.5"] * 3
+
+
+def test_a_stated_size_that_is_not_used_is_told(tmp_path: Path, bright: str, caplog: pytest.LogCaptureFixture) -> None:
+    metadata = {"axes": "YX", "PhysicalSizeY": 325.0, "PhysicalSizeYUnit": "nm", "PhysicalSizeX": 0.65}
+    tifffile.imwrite(tmp_path / "a.ome.tif", parts_of_fields(1)[0], ome=True, metadata=metadata)
+    (report,) = run(bright, tmp_path / "a.ome.tif", tmp_path / "out", pixel_size=[0.65, 0.65])
+    assert report.status == "done", report.reason
+    assert "it says 325 nanometer along Y, and the 0.65 micrometers of pixel_size are not used" in caplog.text
+    assert "along X" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "size", [[0.0, 1.0], [1e-320, 1.0], [1.0, 1e160], [True, True], ["0.5", "0.5"], [1.0], [1.0] * 4]
+)
+def test_a_size_that_is_none_is_refused(size: list[object]) -> None:
+    with pytest.raises(ConfigError, match="pixel_size"):
+        make_config({"pixel_size": size})

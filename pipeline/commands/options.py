@@ -67,7 +67,9 @@ SelfCheck = Annotated[
 ]
 PixelSize = Annotated[
     float | None,
-    typer.Option("--pixel-size", min=1e-6, help="Of images that do not say theirs, along Y and X, in micrometers."),
+    typer.Option(
+        "--pixel-size", min=1e-6, max=1e6, help="Of images that do not say theirs, along Y and X, in micrometers."
+    ),
 ]
 Tta = Annotated[bool, typer.Option("--tta", help="Average over mirrored and transposed windows.")]
 Instances = Annotated[

@@ -113,7 +113,7 @@ class ImageInfo:
 
     def is_still(self, before: ImageInfo) -> bool:
         """Say whether an image is what it was; a user may have stated what its files do not tell."""
-        stated = ("pixel_size", "units", *(("channel_names",) if before.kind == "sequence" else ()))
+        stated = ("pixel_size", "translation", "units", *(("channel_names",) if before.kind == "sequence" else ()))
         return replace(self, **{name: getattr(before, name) for name in stated}) == before
 
     @property

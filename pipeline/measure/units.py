@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["in_one_unit"]
+__all__ = ["in_one_unit", "is_length"]
 
 _METRES = {
     "yoctometer": 1e-24, "zeptometer": 1e-21, "attometer": 1e-18, "femtometer": 1e-15, "picometer": 1e-12,
@@ -14,6 +14,11 @@ _METRES = {
     "inch": 0.0254, "foot": 0.3048, "yard": 0.9144, "mile": 1609.344,
 }  # fmt: skip
 """Lengths, by the names of OME-Zarr."""
+
+
+def is_length(unit: str | None) -> bool:
+    """Say whether a unit, as OME-Zarr names it, is one of lengths; pixels and frames of reference are none."""
+    return unit in _METRES
 
 
 def in_one_unit(

@@ -11,10 +11,13 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["KEPT", "Constants", "Ground", "ground_of", "value_of"]
+__all__ = ["KEPT", "MOST_BYTES", "Constants", "Ground", "ground_of", "value_of"]
 
 KEPT = 2
 """Results of so many are kept: of padding and of background, say."""
+
+MOST_BYTES = 2**26
+"""Of scores that are kept: of very many classes they are computed anew, for no plan allows for them."""
 
 T = TypeVar("T")
 

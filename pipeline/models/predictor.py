@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from pipeline.errors import ModelError
-from pipeline.models.constants import Constants, value_of
+from pipeline.models.constants import MOST_BYTES, Constants, value_of
 from pipeline.models.fusing import InRange, fold_normalisation, fuses_rectification, growth, rectified
 from pipeline.models.passes import Symmetry, rescale, stitch
 from pipeline.models.streaming import StreamedUNet
@@ -259,7 +259,7 @@ class Predictor:
                 known = self._constants.find((value, window.shape))
         if known is None:
             raw, classes, here = self._compute(window, plain=plain)
-            if value is not None:
+            if value is not None and raw.nbytes <= MOST_BYTES:
                 with self._turn:
                     self._constants.keep((value, window.shape), (raw, classes))
         else:
