@@ -13,7 +13,6 @@ from pipeline.inputs import Segmented, open_input
 from pipeline.remote.zarr_stores import readable
 from pipeline.stores.metadata import Space, ome_of
 from pipeline.stores.ome_tiff import TiffImage, write_ome_tiff
-from pipeline.stores.replacing import replacing
 
 if TYPE_CHECKING:
     from pipeline.remote.paths import AnyPath
@@ -64,8 +63,7 @@ def write_result_as_tiff(result: Result, path: str | Path) -> list[str]:
             small = label == "instances" and (result.objects or 0) < 2**16
             space = _space_of(result.path / "labels" / label)
             images.append(TiffImage(label, space, levels, (label,), "uint16" if small else ""))
-    with replacing(Path(path)) as beside:
-        write_ome_tiff(beside, images, result.provenance["digest"])
+    write_ome_tiff(Path(path), images, result.provenance["digest"])
     return ["image", *(image.name for image in images[1:])] if found else [image.name for image in images]
 
 
