@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.errors import StoreError
 from pipeline.stores.hold import is_same, lock
 
-__all__ = ["clear_unfinished", "is_unfinished", "replacing"]
+__all__ = ["clear_unfinished", "is_unfinished", "refused", "replacing"]
 
 _UNFINISHED = re.compile(r"\.[0-9a-f]{4}\.partial")
 """What follows a file's name while it is written; short, for a name in a folder has 255 bytes."""
@@ -56,14 +56,14 @@ def replacing(target: Path) -> Iterator[Path]:
         clear_unfinished(target)
         beside, descriptor = _open_beside(target)
     except OSError as error:
-        raise _refused(target, error) from error
+        raise refused(target, error) from error
     try:
         yield beside
         beside.replace(target)
     except BaseException as error:
         beside.unlink(missing_ok=True)
         if isinstance(error, OSError) and not isinstance(error, StoreError):
-            raise _refused(target, error) from error
+            raise refused(target, error) from error
         raise
     finally:
         os.close(descriptor)
@@ -117,6 +117,7 @@ def _open_beside(target: Path) -> tuple[Path, int]:
     raise BlockingIOError(errno.EAGAIN, "its file system lets none be locked")
 
 
-def _refused(target: Path, error: OSError) -> StoreError:
+def refused(target: Path, error: OSError) -> StoreError:
+    """Give the error that tells why a disk does not take a file or a folder, and what to do."""
     todo = _TODO.get(error.errno or 0, "name another place, or let this one be written to")
     return StoreError(f"{target}: cannot be written ({error.strerror or error}); {todo}")
