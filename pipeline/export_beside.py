@@ -41,8 +41,10 @@ def check_formats(formats: Sequence[str], output: str, config: RunConfig) -> Non
     Raises
     ------
     ConfigError
-        If there is no such format, results go to an object store, there will be no table, or a package is not
-        installed.
+        If there is no such format, results go to an object store, there will be no table, objects have volumes, which
+        GeoJSON does not hold, or a package is not installed.
+    ModelError
+        If there is no such model, or no valid card.
     """
     if unknown := [name for name in formats if name not in _SUFFIXES]:
         raise ConfigError(f"--export {unknown[0]}: no such format; there are {', '.join(_SUFFIXES)}")
@@ -51,8 +53,24 @@ def check_formats(formats: Sequence[str], output: str, config: RunConfig) -> Non
     of_objects = [name for name in formats if name != "ome-tiff"]
     if of_objects and (not config.output.table or config.instances.method == "none"):
         raise ConfigError(f"--export {of_objects[0]}: needs the table of objects, which the settings leave out")
+    if "geojson" in formats and _is_of_volumes(config):
+        raise ConfigError(
+            f"--export geojson: objects of {config.model} are three-dimensional, and GeoJSON holds outlines in planes; "
+            f"leave it out, or give one of {', '.join(name for name in _SUFFIXES if name != 'geojson')}"
+        )
     if "anndata" in formats and find_spec("anndata") is None:
         raise ConfigError("--export anndata: it is not installed; install it with: pip install 'seamfree[anndata]'")
+
+
+def _is_of_volumes(config: RunConfig) -> bool:
+    """Say whether a model takes volumes, where its card says so; of others it is told when there is a result."""
+    from pipeline.models.card import read_card
+    from pipeline.models.library import find_model
+
+    if config.instances.method == "overlap":  # without a model
+        return False
+    found = find_model(config.model)
+    return found.is_dir() and read_card(found).dims == 3
 
 
 def exports_of(image: InputImage, output: Path) -> Path:

@@ -17,11 +17,13 @@ from pipeline.config import make_config
 from pipeline.errors import ConfigError, StoreError
 from pipeline.export_beside import check_formats, export_results
 from pipeline.images.discover import EXPORTS, InputImage, discover
+from pipeline.models.architecture import UNetConfig
 from pipeline.results import Result
 from pipeline.run import ImageReport
 from pipeline.stores.hold import hold
 from tests.fields import load_fields
 from tests.plates import BIN, parts_of_fields, run, write_plate
+from tests.random_models import save_random_model
 
 FORMATS = ["ome-tiff", "geojson", "anndata"]
 
@@ -225,6 +227,21 @@ def test_what_stands_where_the_folder_should_be_is_told(
     assert "a.geojson: cannot be written (Is a directory); it is a folder; move it away" in str(failed.reason)
 
 
+def test_exports_are_no_inputs_of_a_glob(tmp_path: Path) -> None:
+    for name in ("in/a.tif", "a.exports/a.ome.tif", "P.exports/A/01/0/0.ome.tif"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        tifffile.imwrite(tmp_path / name, np.zeros((4, 5), np.uint8))
+        if "exports" in name:
+            (tmp_path / name).with_name(EXPORTS).write_text("{}")
+    assert [image.name for image in discover([f"{tmp_path}/*/*.tif"])] == ["a"]
+    assert [image.name for image in discover([f"{tmp_path}/**/*.tif"])] == ["a"]
+    with pytest.raises(ConfigError, match="no image matches"):
+        discover([f"{tmp_path}/*.exports/*.tif"])
+    # As where such a folder is named itself.
+    assert [image.name for image in discover([f"{tmp_path}/a.exports/*.tif"])] == ["a"]
+    assert [image.name for image in discover([f"{tmp_path}/a.exports"])] == ["a"]
+
+
 def test_an_image_whose_name_is_no_text_is_exported(tmp_path: Path, bright: str) -> None:
     given = os.fsdecode(bytes(tmp_path) + b"/caf\xe9.tif")
     tifffile.imwrite(tmp_path / "a.tif", np.ascontiguousarray(load_fields()[0][:150, :170]))
@@ -246,7 +263,7 @@ def test_fields_of_a_plate_have_theirs_in_one_folder(tmp_path: Path, bright: str
     assert sorted(path.name for path in source.iterdir() if "export" in path.name) == []
 
 
-def test_what_could_not_be_written_is_told_before_work_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_could_not_be_written_is_told_before_work_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config = make_config({})
     for formats, output, settings, told in (
         (["png"], "out", config, "--export png: no such format; there are ome-tiff, geojson, anndata"),
@@ -255,6 +272,10 @@ def test_what_could_not_be_written_is_told_before_work_starts(monkeypatch: pytes
     ):
         with pytest.raises(ConfigError, match=told):
             check_formats(formats, output, settings)
+    volumes = save_random_model(tmp_path / "model", UNetConfig(dims=3, depth=1, base_channels=2))
+    with pytest.raises(ConfigError, match=r"--export geojson: objects of .* are three-dimensional.*leave it out"):
+        check_formats(["geojson"], "out", make_config({"model": volumes}))
+    check_formats(["ome-tiff"], "out", make_config({"model": volumes}))
     monkeypatch.setattr("pipeline.export_beside.find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"pip install 'seamfree\[anndata\]'"):
         check_formats(["anndata"], "out", config)

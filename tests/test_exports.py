@@ -146,7 +146,14 @@ for write, name in ((result.write_anndata, "b.h5ad"), (result.write_geojson, "b.
 def test_a_disk_that_refuses_is_told_in_a_line_and_nothing_is_left(result: Result, tmp_path: Path) -> None:
     anndata = pytest.importorskip("anndata")
     (tmp_path / "small").mkdir()
-    command = [sys.executable, "-c", _SMALL_DISK, str(result.path), tmp_path / "a.h5ad", tmp_path / "small"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-c",
+        _SMALL_DISK,
+        str(result.path),
+        tmp_path / "a.h5ad",
+        tmp_path / "small",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()
