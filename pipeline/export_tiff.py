@@ -10,6 +10,7 @@ import zarr
 from pipeline.errors import ImageError, StoreError
 from pipeline.images.zarrs import ZarrSource
 from pipeline.inputs import Segmented, open_input
+from pipeline.printing import printable
 from pipeline.remote.zarr_stores import readable
 from pipeline.stores.metadata import Space, ome_of
 from pipeline.stores.ome_tiff import TiffImage, write_ome_tiff
@@ -48,8 +49,9 @@ def write_result_as_tiff(result: Result, path: str | Path) -> list[str]:
     StoreError
         If the pixels have a type that OME-TIFF does not know, or the file cannot be written.
     """
-    channels = tuple(str(name) for name in result.provenance["plan"]["source"]["channel_names"])
-    name = result.path.name.removesuffix(".ome.zarr")
+    # XML holds neither what is no UTF-8 in the name of a file, nor what a terminal obeys.
+    channels = tuple(printable(str(name)) for name in result.provenance["plan"]["source"]["channel_names"])
+    name = printable(result.path.name.removesuffix(".ome.zarr"))
     images = []
     found = _image_of(result)
     if found is not None:

@@ -250,6 +250,8 @@ def test_an_image_whose_name_is_no_text_is_exported(tmp_path: Path, bright: str)
     told: list[str] = []
     assert export_results(discover([given]), reports, tmp_path / "out", FORMATS, told.append) == reports
     assert len(told) == 3
+    written = tifffile.tiffcomment(told[0].removeprefix("exported: "))
+    assert r'Name="caf\udce9"' in str(written)
 
 
 @pytest.mark.parametrize("in_place", [False, True])

@@ -171,14 +171,6 @@ def test_what_ome_tiff_does_not_know_is_refused_and_nothing_is_left(tmp_path: Pa
         write_ome_tiff(tmp_path / "1", [TiffImage("a", space, [pixels], ("x",))], "any")
 
 
-def test_a_name_that_is_no_text_is_written_as_python_shows_it(tmp_path: Path) -> None:
-    level = zarr.create_array(tmp_path / "0", data=np.zeros((4, 5), dtype=np.uint8))
-    space = Space("YX", (1, 1), (0, 0), (None, None))
-    write_ome_tiff(tmp_path / "a.ome.tif", [TiffImage("caf\udce9", space, [level], ("a\x01",))], "any")
-    (image,) = ome_types.from_xml(xml_of(tmp_path / "a.ome.tif")).images
-    assert (image.name, image.pixels.channels[0].name) == (r"caf\udce9", r"a\x01")
-
-
 _LARGE = """
 import resource, sys
 from pathlib import Path

@@ -17,7 +17,6 @@ import zarr
 from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
-from pipeline.printing import printable
 from pipeline.stores.metadata import Space
 from pipeline.stores.replacing import replacing
 
@@ -169,10 +168,9 @@ def _tiles(level: zarr.Array[Any], image: TiffImage) -> Iterator[NDArray[Any]]:
 def _metadata(image: TiffImage) -> dict[str, Any]:
     """Give what OME-XML shall say of an image; units that it does not know are left out, and with them the sizes."""
     space = image.space
-    # XML holds neither what is no UTF-8 in the name of a file, nor what a terminal obeys.
-    found: dict[str, Any] = {"Name": printable(image.name)}
+    found: dict[str, Any] = {"Name": image.name}
     if not image.colours:
-        found["Channel"] = {"Name": [printable(name) for name in image.channels]}
+        found["Channel"] = {"Name": list(image.channels)}
     length = {"T": 1, "C": 1, "Z": 1, **dict(zip(space.axes, image.levels[0].shape, strict=True))}
     planes = length["T"] * length["Z"] * (1 if image.colours else length["C"])
     positions: dict[str, Any] = {}
