@@ -12,10 +12,10 @@ from pipeline.errors import ImageError, StoreError
 from pipeline.images.source import AXES
 from pipeline.images.zarrs import ZarrSource
 from pipeline.inputs import Segmented, open_input
+from pipeline.printing import printable
 from pipeline.remote.zarr_stores import readable
 from pipeline.stores.metadata import Space, ome_of
 from pipeline.stores.ome_tiff import TiffImage, write_ome_tiff
-from pipeline.stores.replacing import replacing
 
 if TYPE_CHECKING:
     from pipeline.remote.paths import AnyPath
@@ -51,8 +51,9 @@ def write_result_as_tiff(result: Result, path: str | Path) -> list[str]:
     StoreError
         If the pixels have a type that OME-TIFF does not know, or the file cannot be written.
     """
-    channels = tuple(str(name) for name in result.provenance["plan"]["source"]["channel_names"])
-    name = result.path.name.removesuffix(".ome.zarr")
+    # XML holds neither what is no UTF-8 in the name of a file, nor what a terminal obeys.
+    channels = tuple(printable(str(name)) for name in result.provenance["plan"]["source"]["channel_names"])
+    name = printable(result.path.name.removesuffix(".ome.zarr"))
     images = []
     found = _image_of(result)
     if found is not None:
@@ -68,8 +69,7 @@ def write_result_as_tiff(result: Result, path: str | Path) -> list[str]:
             small = label == "instances" and (result.objects or 0) < 2**16
             space = _space_of(result.path / "labels" / label)
             images.append(TiffImage(label, space, levels, (label,), "uint16" if small else ""))
-    with replacing(Path(path)) as beside:
-        write_ome_tiff(beside, images, result.provenance["digest"])
+    write_ome_tiff(Path(path), images, result.provenance["digest"])
     return ["image", *(image.name for image in images[1:])] if found else [image.name for image in images]
 
 

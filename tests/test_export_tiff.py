@@ -160,9 +160,15 @@ def test_types_that_nobody_reads_become_larger_ones(tmp_path: Path, dtype: str, 
 def test_what_ome_tiff_does_not_know_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     level = zarr.create_array(tmp_path / "0", data=np.zeros((4, 5), dtype=np.uint64))
     space = Space("YX", (1, 1), (0, 0), (None, None))
-    with pytest.raises(StoreError, match="'a' has pixels of uint64, which OME-TIFF does not know"):
+    with pytest.raises(
+        StoreError, match=r"a\.ome\.tif: 'a' has pixels of uint64, which OME-TIFF does not know; convert"
+    ):
         write_ome_tiff(tmp_path / "a.ome.tif", [TiffImage("a", space, [level], ("x",))], "any")
-    assert not (tmp_path / "a.ome.tif").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]
+    (tmp_path / "1").mkdir()
+    pixels = zarr.create_array(tmp_path / "1" / "0", data=np.zeros((4, 5), dtype=np.uint8))
+    with pytest.raises(StoreError, match=r"/1: cannot be written \(Is a directory\); it is a folder; move it away"):
+        write_ome_tiff(tmp_path / "1", [TiffImage("a", space, [pixels], ("x",))], "any")
 
 
 _LARGE = """

@@ -127,6 +127,50 @@ def test_what_is_not_there_is_told_in_a_line(result: Result, ask: Callable[[Resu
     assert "\n" not in str(caught.value)
 
 
+_SMALL_DISK = """
+import resource, sys
+from pipeline import open_result
+from pipeline.errors import StoreError
+result = open_result(sys.argv[1])
+result.write_anndata(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+for write, name in ((result.write_anndata, "b.h5ad"), (result.write_geojson, "b.geojson"),
+                    (result.write_ome_tiff, "b.ome.tif")):
+    try:
+        write(f"{sys.argv[3]}/{name}")
+    except StoreError as error:
+        print(error)
+"""
+
+
+def test_a_disk_that_refuses_is_told_in_a_line_and_nothing_is_left(result: Result, tmp_path: Path) -> None:
+    anndata = pytest.importorskip("anndata")
+    (tmp_path / "small").mkdir()
+    command: list[str | Path] = [
+        sys.executable,
+        "-c",
+        _SMALL_DISK,
+        str(result.path),
+        tmp_path / "a.h5ad",
+        tmp_path / "small",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    told = done.stdout.splitlines()
+    assert [line.partition(" (")[0] for line in told] == [
+        f"{tmp_path}/small/b.{name}: cannot be written" for name in ("h5ad", "geojson", "ome.tif")
+    ]
+    assert all("(File too large); files as large as this" in line for line in told)
+    assert not list((tmp_path / "small").iterdir())
+    # Made in memory, it is what anndata itself would have written.
+    whole = anndata.read_h5ad(tmp_path / "a.h5ad")
+    result.to_anndata().write_h5ad(tmp_path / "c.h5ad")
+    other = anndata.read_h5ad(tmp_path / "c.h5ad")
+    np.testing.assert_array_equal(whole.X, other.X)
+    assert whole.obs.equals(other.obs)
+    assert whole.uns == other.uns
+
+
 def test_the_table_is_read_by_label_in_pandas_and_polars(result: Result) -> None:
     assert result.table.index.name == "label"
     assert len(result.table) == result.objects

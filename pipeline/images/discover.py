@@ -303,6 +303,15 @@ def images_below(folder: Path) -> list[InputImage]:
     ]
 
 
+def _matches(given: str) -> Iterator[Path]:
+    """Give what a glob matches, by name, without exports; those of a folder that it names itself are meant."""
+    named = not glob.has_magic(os.path.dirname(given))  # noqa: PTH120 (it is no path)
+    for match in map(Path, sorted(glob.glob(given, recursive=True))):  # noqa: PTH207 (it may be absolute)
+        # Not `Path.exists`, which fails in a folder that cannot be searched.
+        if named or not os.path.lexists(match.parent / EXPORTS):
+            yield match
+
+
 def discover(inputs: Sequence[str], pattern: str | None = None) -> list[InputImage]:
     """Find the images that the inputs name.
 
@@ -310,8 +319,9 @@ def discover(inputs: Sequence[str], pattern: str | None = None) -> list[InputIma
     ----------
     inputs : sequence of str
         Files, folders (searched in depth; a folder ending in ``.zarr`` is one image, or a plate whose fields are
-        images), URLs of either, or globs. Results of former runs and their exports, hidden files and unfinished ones
-        are left out of folders. A path that ends in a pattern is an image of many files, or a plate.
+        images), URLs of either, or globs, which leave out exports. Results of former runs and their exports, hidden
+        files and unfinished ones are left out of folders. A path that ends in a pattern is an image of many files, or a
+        plate.
     pattern : str, optional
         Of the names of files that make an image together, or the name of a preset; then the inputs are folders with
         such files in or below them.
@@ -355,7 +365,7 @@ def discover(inputs: Sequence[str], pattern: str | None = None) -> list[InputIma
         elif glob.has_magic(given):
             images = [
                 found
-                for match in map(Path, sorted(glob.glob(given, recursive=True)))  # noqa: PTH207 (it may be absolute)
+                for match in _matches(given)
                 if _is_image_name(match.name) or is_of_a_vendor(match) or is_slide(match)
                 if not continues_a_stack(match)
                 for found in images_in(match, result_name(match.name))

@@ -18,7 +18,7 @@ from typing import Any
 
 from pipeline.errors import StoreError
 
-__all__ = ["EXPIRY", "TakenError", "clear_left", "held_since", "hold", "is_held", "refuse_taken"]
+__all__ = ["EXPIRY", "TakenError", "clear_left", "held_since", "hold", "is_held", "is_same", "lock", "refuse_taken"]
 
 BEAT = 15.0
 """Seconds between two signs of life of a holder."""
@@ -166,10 +166,10 @@ def _take(result: Path, path: Path, descriptor: int, expiry: float) -> None:
     """Lock the file and write into it who holds it."""
     if not S_ISREG(os.fstat(descriptor).st_mode):
         raise StoreError(f"{path}: no file, and not made by seamfree; take it away")
-    locked = _lock(descriptor)
+    locked = lock(descriptor)
     holder = _noted(path)
     # Or the holder before has just removed the file that was opened here, and another has made a new one.
-    if locked is False or not _is_same(path, descriptor):
+    if locked is False or not is_same(path, descriptor):
         raise _held(result, holder)
     if holder is not None and holder["machine"] != _machine() and _age(path) < expiry:
         raise _held(result, holder, f"; if it has died, this is over {expiry:.0f} s after its last sign of life")
@@ -185,8 +185,8 @@ def _take(result: Path, path: Path, descriptor: int, expiry: float) -> None:
         ) from error
 
 
-def _lock(descriptor: int) -> bool | None:
-    """Lock a file; None where there are no locks."""
+def lock(descriptor: int) -> bool | None:
+    """Lock a file, until it is closed; False where another holds it, None where there are no locks."""
     try:
         import fcntl
     except ImportError:  # not a POSIX system
@@ -206,7 +206,8 @@ def _beat(descriptor: int, ended: threading.Event, beat: float) -> None:
             os.utime(descriptor)
 
 
-def _is_same(path: Path, descriptor: int) -> bool:
+def is_same(path: Path, descriptor: int) -> bool:
+    """Say whether a path still leads to a file that was opened."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except OSError:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import StoreError
 from pipeline.stores.metadata import Space
+from pipeline.stores.replacing import replacing
 
 __all__ = ["TiffImage", "write_ome_tiff"]
 
@@ -88,7 +89,7 @@ def write_ome_tiff(path: Path, images: Sequence[TiffImage], identity: str) -> bo
     Parameters
     ----------
     path : Path
-        The file; overwritten.
+        The file; replaced once the new one is complete.
     images : sequence of TiffImage
         In order; most programs open the first.
     identity : str
@@ -106,16 +107,14 @@ def write_ome_tiff(path: Path, images: Sequence[TiffImage], identity: str) -> bo
     """
     for image in images:
         if image.stored.name not in _TYPES:
-            raise StoreError(f"{path}: {image.name!r} has pixels of {image.stored}, which OME-TIFF does not know")
+            raise StoreError(
+                f"{path}: {image.name!r} has pixels of {image.stored}, which OME-TIFF does not know; convert the image "
+                f"to one of {', '.join(_TYPES)}, or leave it out of the result (--no-image)"
+            )
     big = sum(image.nbytes for image in images) > CLASSIC_LIMIT
-    try:
-        with tifffile.TiffWriter(path, bigtiff=big, ome=True) as file:
-            for image in images:
-                _write_image(file, image, str(uuid5(NAMESPACE_URL, identity)))
-    except OSError as error:
-        if isinstance(error, StoreError):
-            raise
-        raise StoreError(f"{path}: cannot be written ({error.strerror or error})") from error
+    with replacing(path) as beside, tifffile.TiffWriter(beside, bigtiff=big, ome=True) as file:
+        for image in images:
+            _write_image(file, image, str(uuid5(NAMESPACE_URL, identity)))
     return big
 
 
