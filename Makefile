@@ -100,6 +100,8 @@ lock:
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet torch==2.13.0
 	.venv-lock/bin/python -m pip install --quiet ".[dev]" hatchling
+	# Of these nothing but real images is wanted, for tests.
+	.venv-lock/bin/python -m pip install --quiet --no-deps stardist PartSegData
 	.venv-lock/bin/python -m pip freeze --exclude seamfree | sed -e 's/+cpu$$//' \
 		-e "s/^atheris==.*/&; sys_platform == 'linux' and platform_machine == 'x86_64' and python_version < '3.14'/" \
 		> requirements.lock
