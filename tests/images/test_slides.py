@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from numpy.typing import NDArray
 
 from pipeline.images.discover import discover
 from pipeline.images.opening import open_image
@@ -68,3 +70,59 @@ def test_the_size_of_a_plain_pyramid_is_taken_from_a_microscope_alone(
     assert source.info.pixel_size[3:] == pytest.approx((size, size) if size else (1.0, 1.0))
     assert (source.info.units[4] is None) == (size is None)
     source.close()
+
+
+def write_ndpi(path: Path, levels: list[tuple[NDArray[np.uint8], float, float]]) -> None:
+    """Write pages as Hamamatsu's scanners do: a TIFF with offsets of 64 bits, their upper halves behind each directory.
+
+    Each page comes with its magnification, and pixels per centimetre along X; along Y there are half as many.
+    """
+    written = bytearray(struct.pack("<2sHQ", b"II", 42, 0))
+    link = 4
+    for image, magnification, per in levels:
+        values: list[tuple[int, str, bytes]] = [
+            (256, "I", struct.pack("<I", image.shape[1])),
+            (257, "I", struct.pack("<I", image.shape[0])),
+            (258, "H", struct.pack("<3H", 8, 8, 8)),
+            (259, "H", struct.pack("<H", 1)),
+            (262, "H", struct.pack("<H", 2)),
+            (271, "s", b"Hamamatsu\0"),
+            (273, "I", struct.pack("<I", len(written))),
+            (277, "H", struct.pack("<H", 3)),
+            (278, "I", struct.pack("<I", image.shape[0])),
+            (279, "I", struct.pack("<I", image.nbytes)),
+            (282, "r", struct.pack("<2I", int(per), 1)),
+            (283, "r", struct.pack("<2I", int(per / 2), 1)),
+            (296, "H", struct.pack("<H", 3)),
+            (65420, "I", struct.pack("<I", 1)),
+            (65421, "f", struct.pack("<f", magnification)),
+        ]
+        kinds = {"s": (2, 1), "H": (3, 2), "I": (4, 4), "r": (5, 8), "f": (11, 4)}
+        written += image.tobytes()
+        entries = []
+        for tag, kind, value in values:
+            number, size = kinds[kind]
+            place = value.ljust(4, b"\0")
+            if len(value) > 4:
+                place = struct.pack("<I", len(written))
+                written += value + b"\0" * (len(value) % 2)
+            entries.append(struct.pack("<HHI", tag, number, len(value) // size) + place)
+        struct.pack_into("<Q", written, link, len(written))
+        link = len(written) + 2 + 12 * len(entries)
+        written += struct.pack("<H", len(entries)) + b"".join(entries) + bytes(8 + 4 * len(entries))
+    path.write_bytes(written)
+
+
+def test_hamamatsu(tmp_path: Path) -> None:
+    """Its levels are pages one after the other; then comes a picture of the whole slide."""
+    picture = np.ascontiguousarray(COLOUR[:24, :72])
+    levels = [(np.ascontiguousarray(COLOUR[::step, ::step]), 20.0 / step, 40000.0 / step) for step in (1, 2, 4)]
+    write_ndpi(tmp_path / "a.ndpi", [*levels, (picture, -1.0, 100.0)])
+    assert [image.name for image in discover([str(tmp_path)])] == ["a"]
+    source = open_image(tmp_path / "a.ndpi")
+    assert source.info.shape == (1, 3, 1, 64, 96)
+    assert source.info.pixel_size[3:] == pytest.approx((0.5, 0.25))
+    assert source.info.units[3:] == ("micrometer", "micrometer")
+    assert source.info.channel_names == ("red", "green", "blue")
+    source.close()
+    np.testing.assert_array_equal(read_whole(tmp_path / "a.ndpi"), COLOUR.transpose(2, 0, 1)[None, :, None])
