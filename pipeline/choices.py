@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from math import prod
+from math import isclose, prod
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.errors import ConfigError, PlanError
@@ -79,7 +79,7 @@ def as_stated(config: RunConfig, info: ImageInfo) -> tuple[ImageInfo, tuple[str,
         own, unit = info.pixel_size[at], info.units[at]
         says = f"{info.path}: it says {own:g} {unit or 'without a unit'} along {AXES[at]}"
         if is_length(unit):
-            if in_one_unit((own, size), (0.0, 0.0), (unit, "micrometer"))[0] != (size, size):
+            if not isclose(in_one_unit((own, size), (0.0, 0.0), (unit, "micrometer"))[0][0], size):
                 told.append(f"{says}, and the {size:g} micrometers of pixel_size are not used")
             continue
         unknown[at] = size

@@ -18,9 +18,9 @@ from pipeline.images.background import fill_background, find_background
 from pipeline.images.intensity import wanted_percentiles
 from pipeline.images.mirrored import read_window
 from pipeline.images.statistics import Search
-from pipeline.lowering import predict_in_pieces
 from pipeline.notes import save_arrays
 from pipeline.object_jobs import note_objects
+from pipeline.piecewise import predict_in_pieces
 from pipeline.stores.pyramid import build_region
 
 if TYPE_CHECKING:

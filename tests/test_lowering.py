@@ -26,8 +26,8 @@ from pipeline.geometry import ways_to_cut
 from pipeline.images.discover import InputImage
 from pipeline.jobs import read_scaled
 from pipeline.labels.parting import Piece, part_crossing
-from pipeline.lowering import predict_in_pieces
 from pipeline.models.architecture import UNetConfig
+from pipeline.piecewise import predict_in_pieces
 from pipeline.planning import Intent, RunPlan
 from pipeline.run import prepare, run_image
 from pipeline.site import _PRELOAD

@@ -121,6 +121,9 @@ def test_a_stated_size_that_is_not_used_is_told(tmp_path: Path, bright: str, cap
     assert report.status == "done", report.reason
     assert "it says 325 nanometer along Y, and the 0.65 micrometers of pixel_size are not used" in caplog.text
     assert "along X" not in caplog.text
+    caplog.clear()
+    (report,) = run(bright, tmp_path / "a.ome.tif", tmp_path / "same", pixel_size=[0.325, 0.65])
+    assert (report.status, caplog.text) == ("done", "")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pipeline.models.library import LoadedModel
     from pipeline.models.rescaling import Rescaling
 
-__all__ = ["Prediction", "Predictor", "limit_threads", "wake"]
+__all__ = ["Prediction", "Predictor", "fastest_layout", "keep_digits", "limit_threads", "wake"]
 
 _TYPES: dict[Precision, torch.dtype] = {
     "float32": torch.float32,
@@ -56,6 +56,21 @@ def wake(device: str) -> None:
     with torch.inference_mode():
         torch.nn.functional.conv2d(torch.zeros(1, 1, 8, 8, device=device), torch.zeros(1, 1, 3, 3, device=device))
     torch.cuda.synchronize(device)
+
+
+def fastest_layout(device: str, dtype: torch.dtype, dims: int) -> torch.memory_format:
+    """Give the order in memory in which convolutions are the fastest: channels last, but for cuDNN's wide numbers."""
+    if device == "cuda" and dtype.itemsize > 2:
+        return torch.contiguous_format
+    return torch.channels_last if dims == 2 else torch.channels_last_3d
+
+
+def keep_digits() -> None:
+    """Have GPUs compute with all digits of a type, and the same each time, in this process."""
+    # TensorFloat-32 rounds to 10 bits: not what float32 promises.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
 
 
 class Prediction(NamedTuple):
@@ -115,10 +130,7 @@ class Predictor:
         self.dtype = _TYPES[precision]
         self._precision = precision
         self._stitching, self._symmetries, self._rescaling = stitching, symmetries, rescaling
-        # On a GPU, cuDNN's kernels without TensorFloat-32 are faster with channels first.
-        first = self.device.type == "cuda" and self.dtype.itemsize > 2
-        last = torch.channels_last if model.card.dims == 2 else torch.channels_last_3d
-        self._layout = layout = torch.contiguous_format if first else last
+        self._layout = layout = fastest_layout(self.device.type, self.dtype, model.card.dims)
         # Folded in float64, so that folding costs no precision.
         network = model.network.double()
         own = network if isinstance(network, UNet) else None
@@ -140,10 +152,7 @@ class Predictor:
         self._turn = Lock()
         self._constants: Constants[tuple[Tensor, Tensor]] = Constants()
         if self.device.type == "cuda":
-            # TensorFloat-32 rounds to 10 bits: not what float32 promises.
-            torch.backends.cuda.matmul.allow_tf32 = False
-            torch.backends.cudnn.allow_tf32 = False
-            torch.backends.cudnn.deterministic = True
+            keep_digits()
 
     def _run(self, image: Tensor) -> Tensor:
         try:

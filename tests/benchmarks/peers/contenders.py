@@ -56,14 +56,14 @@ class Task:
     def best_network(self) -> nn.Module:
         """Give the network in the form that seamfree runs it in: its ReLUs a part of its convolutions."""
         from pipeline.models.fusing import fuses_rectification, rectified
+        from pipeline.models.predictor import fastest_layout, keep_digits
 
         network, dtype = self.case.network(), TYPES[self.precision]
         if fuses_rectification(self.device, dtype):
             network = rectified(network)
-        layout = torch.channels_last if self.case.architecture.dims == 2 else torch.channels_last_3d
-        if self.device != "cpu" and dtype == torch.float32:
-            layout = torch.contiguous_format
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        layout = fastest_layout(self.device, dtype, self.case.architecture.dims)
+        if self.device != "cpu":
+            keep_digits()
         return network.to(device=self.device, dtype=dtype, memory_format=layout)  # type: ignore[call-overload, no-any-return]
 
     def tensor(self, image: NDArray[np.float32], precision: str | None = None) -> Tensor:
