@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.bench import Bench
 from pipeline.engine.executor import SerialExecutor
-from pipeline.ground import find_varying, predict_varying
+from pipeline.ground import WORTH, find_varying, predict_varying
 from pipeline.jobs import crop_of
 from pipeline.models.architecture import Precision
 from pipeline.planning import RunPlan
@@ -61,7 +61,7 @@ def test_a_part_of_a_window_gives_what_the_whole_does(
     found = find_varying(window, plan)
     assume(found is not None)
     assert found is not None
-    assert 0.2 <= found.spared < 1
+    assert 1 - found.spared <= WORTH
     crops = [crop_of(plan, tile, tile.owned), tuple(slice(40, 60) for _ in shape)]
     whole = predictor.predict(window, scores=True, samples=crops)
     part = predict_varying(predictor, plan, window, found, scores=True, samples=crops)
