@@ -27,7 +27,13 @@ __all__ = ["Measured", "Rates", "RatesKey", "cache_folder", "device_name", "load
 _log = logging.getLogger(__name__)
 
 BEYOND = 1.3
-"""How many times larger than the largest measured window one may be whose time is still estimated."""
+"""How many times larger than the largest measured window one may be whose time is estimated, whatever was measured."""
+
+BEYOND_STEADY = 8.0
+"""How many times larger a plane may be where the largest measured ones were no slower: no cache holds theirs either."""
+
+NO_SLOWER = 0.02
+"""What a rate may be below the best one, as a logarithm, and count as that."""
 
 
 class RatesKey(BaseModel):
@@ -88,12 +94,16 @@ class Rates(BaseModel):
         -------
         float or None
             Seconds: the operations over the rate, which is interpolated between the measured windows, as a straight
-            line of logarithms. None where the window is much larger than any that was measured.
+            line of logarithms, and that of the largest one beyond it. None where the window is much larger than any
+            that was measured, and the more so where larger ones were slower.
         """
         pixels = prod(window)
-        if not self.measured or pixels > BEYOND * self.largest:
+        if not self.measured:
             return None
         points = sorted((log(prod(each.window)), log(each.flops / each.seconds)) for each in self.measured)
+        steady = len(window) == 2 and len(points) > 1 and points[-1][1] > max(rate for _, rate in points) - NO_SLOWER
+        if pixels > (BEYOND_STEADY if steady else BEYOND) * self.largest:
+            return None
         at = min(max(log(pixels), points[0][0]), points[-1][0])
         for (before, slow), (after, fast) in pairwise(points):
             if before <= at <= after:

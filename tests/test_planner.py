@@ -164,11 +164,23 @@ def test_times_are_interpolated_between_those_that_were_measured_and_never_far_b
     )
     assert measured.seconds((100, 100), 10**6) == pytest.approx(1.0)
     assert measured.seconds((200, 200), 10**7) == pytest.approx(2.0)
-    assert measured.seconds((400, 400), 10**8) is None
+    assert measured.seconds((600, 600), 10**8) is None
     edge = round(200 * at)
     between = measured.seconds((edge, edge), 10**7)
     assert between is not None
     assert 2.0 - 1e-9 <= between <= 10.0 + 1e-9
+
+
+def test_planes_larger_than_the_measured_ones_are_estimated_where_those_grew_no_slower() -> None:
+    small = {256: 3.0e11, 512: 3.1e11, 768: 3.1e11}
+    core, tiling = choose_tiling(wanted(), None, 2**34, rates(small))
+    assert (max(core) > 1024, tiling.by) == (True, "time")
+    slower = rates({**small, 1024: 2.9e11})
+    seconds = {each.core: each.seconds for each in choose_tiling(wanted(), None, 2**34, slower)[1].alternatives}
+    assert seconds[max(seconds)] is None
+    volume = Measured(window=(64, 64, 64), flops=10**9, seconds=0.1)
+    steady = Rates(measured=(volume, Measured(window=(96, 96, 96), flops=4 * 10**9, seconds=0.4)))
+    assert steady.seconds((256, 256, 256), 10**11) is None, "of a volume arithmetic decides"
 
 
 @pytest.fixture

@@ -32,9 +32,12 @@ WORKER_ENVIRONMENT: dict[str, int | str] = {
 }
 """Environment of worker processes, set before they start."""
 
-WORKER_SETTINGS: dict[str, bool] = {
+WORKER_SETTINGS: dict[str, bool | str] = {
     # Sampling every 10 ms costs a twentieth of the time, and nobody looks at it.
     "distributed.worker.profile.enabled": False,
+    # Every process, the driver with its nannies three times, looks at the clock so often, 20 ms by default, to warn
+    # when it was held up for 3 s: 250 times a second a tile made room for that.
+    "distributed.admin.tick.interval": "500 ms",
     # A worker that is full of pixels is at the size it was planned for: spilling or pausing would only slow it. One
     # that takes more than its share is ended by its nanny, as Dask does by default.
     "distributed.worker.memory.target": False,
