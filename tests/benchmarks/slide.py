@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 # At the end: seamfree itself is the installed one.
 sys.path.append(str(Path(__file__).parents[2]))
 
+from pipeline.models.architecture import UNetConfig
 from pipeline.rates import device_name
 from pipeline.stores.publish import read_provenance
 from tests.benchmarks.watching import run_watched
 from tests.faults.run import contents
 from tests.fields import compose, load_fields, write_tiled
+from tests.random_models import save_random_model
 
 GROUND = 150
 PATTERN = 4096
@@ -49,10 +51,10 @@ def slide(edge: int, ground: float) -> NDArray[np.uint16]:
     return image
 
 
-def run(image: Path, out: Path, precision: str, tile: int | None, *, anew: bool) -> dict[str, Any]:
+def run(image: Path, out: Path, wishes: list[str], *, anew: bool) -> dict[str, Any]:
     shutil.rmtree(out, ignore_errors=True)
     command: list[str | Path] = [Path(sys.executable).parent / "seamfree", "run", image, "-o", out, "--direct"]
-    command += ["--precision", precision, "--planner", "off", *(["--tile", str(tile)] if tile else [])]
+    command += ["--planner", "off", *wishes]
     watched = run_watched(command, environment=os.environ | ({"PYTHONPATH": str(ANEW)} if anew else {}))
     if watched.code:
         raise SystemExit(watched.errors)
@@ -70,16 +72,21 @@ def main() -> None:
     parser.add_argument("--ground", type=float, default=0.7, help="Its share of the image.")
     parser.add_argument("--tile", type=int, help="Edge of a core; without it, what a run takes that does not measure.")
     parser.add_argument("--precision", default="float32")
+    parser.add_argument("--channels", type=int, help="A network of so many, with weights by chance; no objects then.")
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="seamfree-slide-"))
+    wishes = ["--precision", given.precision, *(["--tile", str(given.tile)] if given.tile else [])]
+    if given.channels:
+        model = save_random_model(work / "model", UNetConfig(base_channels=given.channels, classes=3))
+        wishes += ["-m", model, "--instances", "none"]
     found: dict[str, list[dict[str, Any]]] = {"once": [], "anew": []}
     try:
         write_tiled(work / "slide.ome.tif", slide(given.edge, given.ground))
         same = True
         for repeat in range(given.repeats):
             for name in ("once", "anew") if repeat % 2 == 0 else ("anew", "once"):
-                one = run(work / "slide.ome.tif", work / name, given.precision, given.tile, anew=name == "anew")
+                one = run(work / "slide.ome.tif", work / name, wishes, anew=name == "anew")
                 found[name].append(one)
                 print(f"{name}: {one['seconds']:.1f} s, {one['reused']} windows reused", flush=True)
             same &= contents(work / "once") == contents(work / "anew")
@@ -91,6 +98,7 @@ def main() -> None:
         "edge": given.edge,
         "ground": given.ground,
         "precision": given.precision,
+        "channels": given.channels or "the bundled network's 16",
         "times_faster": round(median(anew["seconds"] / once["seconds"] for anew, once in pairs), 2),
         # Of the time for which cores were busy, which other programs hardly change.
         "times_fewer_core_seconds": round(
