@@ -360,6 +360,7 @@ def make_plan(
     wanted = Wanted(
         shape=label_shape[free:], planes=prod(label_shape[:free]), footprint=footprint,
         chunk=chunk_limits[-spatial_ndim:], memory=memory, flops=facts.flops, budget=budget, workers=intent.workers,
+        device=intent.device,
     )  # fmt: skip
     core, tiling = choose_tiling(
         wanted, config.tile, intent.worker_memory, intent.rates, kept=intent.core, always=config.planner == "measure"

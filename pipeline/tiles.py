@@ -75,6 +75,7 @@ class Wanted(BaseModel):
     budget: int
     """Bytes that a worker may use for it."""
     workers: int
+    device: Literal["cpu", "cuda"] = "cpu"
 
     def rounds(self, tiles: int) -> int:
         """Give how many tiles one of the workers has, at most: the last round may keep a few of them only."""
@@ -113,12 +114,13 @@ def candidates(wanted: Wanted) -> Iterator[tuple[int, ...]]:
 
 
 def _fewest_operations(wanted: Wanted, found: list[Alternative]) -> Alternative | None:
-    """Give the tile with which the busiest worker has the least arithmetic; None in 2-D, or where that is not known.
+    """Give the tile with which the busiest worker has the least arithmetic; None in 2-D on a CPU, or where not known.
 
-    In 2-D there is little to win, and larger windows fit into caches less well; in 3-D a core of 44 voxels costs 27
-    times its own arithmetic, and one of 128 five times.
+    In 2-D there is little to win, and larger windows fit into caches less well. But a GPU waits for what is done for
+    each tile beside the network, and less is read twice of larger ones. In 3-D a core of 44 voxels costs 27 times its
+    own arithmetic, and one of 128 five times.
     """
-    if wanted.footprint.ndim == 2:
+    if wanted.footprint.ndim == 2 and wanted.device == "cpu":
         return None
     possible = [each for each in found if each.fits and prod(each.core) <= MOST_VOXELS and each.window_flops]
     work = {each.core: wanted.rounds(each.tiles) * each.window_flops for each in possible}

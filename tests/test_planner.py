@@ -128,6 +128,14 @@ def test_the_tile_of_a_volume_is_that_of_the_least_arithmetic(
     assert work[core] <= 1.01 * min(work.values())
 
 
+def test_on_a_gpu_the_tile_of_a_plane_is_that_of_the_least_arithmetic_too() -> None:
+    on_gpu = wanted((16_384, 16_384), workers=16).model_copy(update={"device": "cuda"})
+    core, tiling = choose_tiling(on_gpu, None, 2**34, None)
+    assert (core, tiling.by) == ((2048, 2048), "arithmetic")
+    few = on_gpu.model_copy(update={"shape": (4096, 4096)})
+    assert max(choose_tiling(few, None, 2**34, None)[0]) <= 1024, "each of 16 workers has something to do"
+
+
 def test_the_tile_of_a_volume_costs_a_third_of_that_of_the_3_d_u_nets_paper() -> None:
     architecture = UNetConfig(dims=3, depth=3, base_channels=16)
     volume = Wanted(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pipeline.models.context import Stitching
     from pipeline.models.library import LoadedModel
     from pipeline.models.rescaling import Rescaling
+    from pipeline.models.transfer import Received
 
 __all__ = ["Prediction", "Predictor", "fastest_layout", "keep_digits", "limit_threads", "wake"]
 
@@ -179,8 +180,10 @@ class Predictor:
         finite.append(torch.isfinite(torch.stack(torch.aminmax(raw))).all())
         return raw
 
-    def _compute(self, window: NDArray[np.floating], *, plain: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Give scores, before the softmax if `plain`, and classes of a window: on the device, and classes here, too.
+    def _compute(
+        self, window: NDArray[np.floating], parts: Sequence[tuple[slice, ...]], *, plain: bool
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Give scores, before the softmax if `plain`, and classes on the device; and what `_send_back` has of them.
 
         Raises
         ------
@@ -200,8 +203,8 @@ class Predictor:
                 doubts = self._guard.doubts() if self._guard is not None else []
                 classes = raw.argmax(dim=0).to(torch.uint8)
                 verdict = torch.stack([~torch.stack(finite).all(), *doubts])
-                received = self._transfer.receive(classes, verdict)
-            here, verdicts = received.wait()
+                received = self._send_back(raw, classes, parts, verdict, plain=plain)
+            *here, verdicts = received.wait()
             infinite, *again = verdicts.tolist()
             if any(again):
                 continue
@@ -214,6 +217,18 @@ class Predictor:
                 )
             return raw, classes, here
         raise AssertionError
+
+    def _send_back(
+        self, raw: Tensor, classes: Tensor, parts: Sequence[tuple[slice, ...]], *others: Tensor, plain: bool
+    ) -> Received:
+        """Have the classes sent back, the probabilities of parts, and other tensors: all at once.
+
+        Each wait by itself would be for what other processes compute on the same GPU meanwhile.
+        """
+        wanted = [raw[(slice(None), *part)] for part in parts]
+        if plain:
+            wanted = [self._probabilities(each[None])[0] for each in wanted]
+        return self._transfer.receive(classes, *wanted, *others)
 
     def _probabilities(self, raw: Tensor) -> Tensor:
         """Give the probabilities of all classes, in float32 or, where the network computes in it, float64."""
@@ -261,31 +276,27 @@ class Predictor:
         """
         # The softmax changes no order, so that it is taken only of what is wanted.
         plain = self.card.activation == "softmax" and not self._symmetries
+        parts: list[tuple[slice, ...]] = [*([()] if scores else []), *samples]
         value = value_of(window) if reuse else None
         known = None
         if value is not None:
             with self._turn:
                 known = self._constants.find((value, window.shape))
         if known is None:
-            raw, classes, here = self._compute(window, plain=plain)
+            raw, classes, found = self._compute(window, parts, plain=plain)
             if value is not None and raw.nbytes <= MOST_BYTES:
                 with self._turn:
                     self._constants.keep((value, window.shape), (raw, classes))
         else:
             raw, classes = known
-            here = classes.cpu()
+            with self._turn:
+                received = self._send_back(raw, classes, parts, plain=plain)
+            found = list(received.wait())
         if value is not None:
             # What is kept is nobody's to write into.
-            raw, here = raw if plain else raw.clone(), here.clone()
-
-        def probabilities(part: tuple[slice, ...]) -> NDArray[np.floating]:
-            wanted = raw[(slice(None), *part)]
-            given: NDArray[np.floating] = (self._probabilities(wanted[None])[0] if plain else wanted).cpu().numpy()
-            return given
-
-        whole = probabilities(()) if scores else None
-        parts = [probabilities(part) for part in samples]
-        return Prediction(here.numpy(), whole, parts, known is not None)
+            found = [each.clone() for each in found]
+        here, *given = (each.numpy() for each in found)
+        return Prediction(here, given.pop(0) if scores else None, given, known is not None)
 
     def release(self) -> None:
         """Give back the memory of what is kept beside the network."""
