@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ DAMAGE = "damaged.json"
 
 _LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.partial$")
 """How zarr's LocalStore calls a file that it is still writing."""
+
+
+_THREADS, _AT_ONCE = 8, 1024
+"""Files are read, and brought to the disk, by so many threads; so many wait for them, for there may be millions."""
 
 
 def checksum(array: AnyPath) -> str:
@@ -85,8 +90,12 @@ def file_digests(array: AnyPath) -> Iterator[tuple[str, bytes]]:
             yield name, digest_of(place)
         return
     ignored = set(leftovers(array))
-    for path in sorted(path for path in array.rglob("*") if path.is_file() and path not in ignored):
-        yield path.relative_to(array).as_posix(), digest_of(path)
+    paths = sorted(path for path in array.rglob("*") if path.is_file() and path not in ignored)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(paths), _AT_ONCE):
+            some = paths[start : start + _AT_ONCE]
+            for path, digest in zip(some, pool.map(digest_of, some), strict=True):
+                yield path.relative_to(array).as_posix(), digest
 
 
 def file_checksums(result: AnyPath, files: Iterable[str]) -> dict[str, str | None]:
@@ -392,12 +401,14 @@ def _clear(aside: Path) -> None:
 
 def flush(folder: Path, besides: str = "") -> None:
     """Have a folder's files and names on the disk, but for those of one folder in it."""
-    for where, folders, names in os.walk(folder):
-        if Path(where) == folder and besides in folders:
-            folders.remove(besides)
-        for name in names:
-            _flush_file(Path(where, name))
-        _flush_folder(Path(where))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for where, folders, names in os.walk(folder):
+            if Path(where) == folder and besides in folders:
+                folders.remove(besides)
+            # All of a folder's files are there before its names are.
+            for _ in pool.map(_flush_file, (Path(where, name) for name in names)):
+                pass
+            _flush_folder(Path(where))
 
 
 def _flush_file(path: Path) -> None:
