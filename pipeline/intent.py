@@ -26,7 +26,9 @@ class Intent(BaseModel):
 
     device: Literal["cpu", "cuda"]
     worker_memory: int
-    """Bytes that one worker process may use."""
+    """Bytes that one worker process may use, of a GPU where it computes on one."""
+    host_memory: int | None = None
+    """Bytes that it may use of the machine, where those are others."""
     workers: int = 1
     rates: Rates | None = None
     """How fast the network was measured to be, where it was."""

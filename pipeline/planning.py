@@ -373,7 +373,9 @@ def make_plan(
         rows = max(config.output.chunk, min(rows, 2**26 // row_bytes))
     image_chunk, image_shard = sizing.image_shard(info.shape, config.output.chunk, rows)
     region = sizing.reading_region(info.shape, info.block, image_shard)
-    sizing.check_region(info.path, region, info.block, info.itemsize, budget)
+    # Reading takes the machine's memory, wherever the network computes.
+    reading = budget if intent.host_memory is None else int(intent.host_memory * BUDGET_SHARE)
+    sizing.check_region(info.path, region, info.block, info.itemsize, reading)
     copy_image = config.output.image == "copy" or (config.output.image == "auto" and info.kind != "ome-zarr")
     method, minimum_size, depth = choose_sizes(config, card, rescaling := facts.context.rescaling)
     return RunPlan.model_validate(

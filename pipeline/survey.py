@@ -100,7 +100,8 @@ def intent_of_workers(facts: Mapping[str, WorkerFacts], wish: Literal["auto", "c
         memory = min(
             share_of_gpu(each.gpu_memory, -(-of_host[host_of(address)] // each.gpus)) for address, each in facts.items()
         )
-        return Intent(device="cuda", worker_memory=memory, workers=len(facts))
+        host_memory = min(each.memory // each.threads for each in facts.values())
+        return Intent(device="cuda", worker_memory=memory, host_memory=host_memory, workers=len(facts))
     kinds = sorted({each.processor for each in facts.values()})
     if len(kinds) > 1:
         log.warning("the workers' processors differ (%s): scores may differ in their last digits by who computed them",

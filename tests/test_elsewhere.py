@@ -163,6 +163,7 @@ def test_plans_are_made_for_the_least_of_the_workers(caplog: pytest.LogCaptureFi
     intent = intent_of_workers(gpus, "auto")
     libraries = 2**30
     assert (intent.device, intent.worker_memory, intent.workers) == ("cuda", 2**34 - libraries, 2)
+    assert intent.host_memory == 8 * 2**30, "of the machine, which reads"
     # Nine processes share four GPUs: three of them share one.
     several = {f"tcp://b:{port}": gpus["tcp://b:1"] for port in range(1, 10)}
     assert intent_of_workers(several, "auto").worker_memory == 2**35 // 3 - libraries

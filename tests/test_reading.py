@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import make_config
 from pipeline.engine.executor import SerialExecutor
+from pipeline.errors import PlanError
 from pipeline.images.discover import InputImage
 from pipeline.models.architecture import UNetConfig
 from pipeline.planning import Intent, RunPlan
@@ -127,3 +128,15 @@ def test_statistics_and_copy_are_those_of_each_channel_however_channels_lie(
     if copied:
         assert report.result is not None
         assert np.array_equal(np.asarray(zarr.open_array(Path(report.result) / "0", mode="r")), data)
+
+
+def test_what_is_read_at_once_must_fit_into_the_machine_wherever_the_network_computes(tmp_path: Path) -> None:
+    path = tmp_path / "strip.tif"
+    tifffile.imwrite(path, np.zeros((4096, 4096), dtype=np.uint16), rowsperstrip=4096, compression="zlib")
+    config = make_config({"model": "nuclei-fluorescence", "instances": {"method": "none"}, "planner": "off"})
+    image = InputImage(str(path), "a")
+    intent = Intent(device="cuda", worker_memory=2**34, host_memory=2**24)
+    with pytest.raises(PlanError, match="the file is written in strips, tiles or chunks so large"):
+        prepare(config, image, tmp_path / "a", intent)
+    roomy = intent.model_copy(update={"host_memory": 2**30})
+    assert prepare(config, image, tmp_path / "b", roomy).gpu_bytes == 2**34

@@ -26,6 +26,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+import dask
 import psutil
 
 # At the end: seamfree itself is the installed one.
@@ -33,6 +34,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from pipeline.engine.cluster import connect
 from pipeline.engine.ledger import Ledger
+from pipeline.engine.workers import WORKER_SETTINGS
 from pipeline.planning import RunPlan
 from tests.benchmarks.many_tiles import a_plan
 from tests.fields import compose, load_fields, write_tiled
@@ -47,11 +49,10 @@ def sleep(plan: RunPlan, index: int, *, seconds: float) -> dict[str, Any]:
 
 def serve(address: str, workers: int) -> None:
     """Be so many workers of a scheduler, until it goes."""
-    import dask
     from distributed import Worker
 
     async def work() -> None:
-        settings = {"distributed.worker.profile.enabled": False, "distributed.admin.system-monitor.interval": "10s"}
+        settings = WORKER_SETTINGS | {"distributed.admin.system-monitor.interval": "10s"}
         with dask.config.set(settings):
             several = [
                 Worker(address, nthreads=1, memory_limit=0, dashboard=False, local_directory=tempfile.gettempdir())
@@ -71,6 +72,7 @@ def cluster(workers: int, hosts: int) -> Iterator[tuple[str, list[psutil.Process
 
     scheduler = {"cls": Scheduler, "options": {"dashboard": False, "host": "127.0.0.1"}}
     with ExitStack() as stack:
+        stack.enter_context(dask.config.set(WORKER_SETTINGS))
         started = stack.enter_context(SpecCluster(scheduler=scheduler, silence_logs=50))
         program = f"from tests.benchmarks.scaling import serve; serve({started.scheduler_address!r}, {{}})"
         shares = [workers // hosts + (at < workers % hosts) for at in range(hosts)]
