@@ -87,12 +87,11 @@ def settle_plan(
     RunPlan
         With all decisions in it; those of an unfinished run of the same plan, if there is one.
     """
-    if not _is_open(plan, config):
-        return settle_precision(plan, executor)
-    kept = _kept(plan, remake)
-    if kept is not None:
+    if config.tile is None and plan.instances != "overlap" and (kept := _kept(plan, remake)) is not None:
         return kept
     settled = settle_precision(plan, executor)
+    if not _is_open(plan, config):
+        return settled
     known = known_rates(settled, config)
     rates = _measured(settled, known, executor, always=config.planner == "measure")
     if rates is None:
@@ -112,9 +111,7 @@ def _kept(plan: RunPlan, remake: Callable[[dict[str, Any]], RunPlan]) -> RunPlan
         core = facts.get("core")
         if not isinstance(core, list) or _chosen_by(earlier) not in ("memory", "arithmetic", "time"):
             continue
-        if tuple(core) == plan.core:
-            return None
-        again = remake({"core": tuple(core[4 - plan.spatial_ndim :])})
+        again = plan if tuple(core) == plan.core else remake({"core": tuple(core[4 - plan.spatial_ndim :])})
         found = held_decision(again) if again.precision_open else again
         if found is not None and found.digest == earlier.get("digest"):
             return found

@@ -28,7 +28,7 @@ class Intent(BaseModel):
     worker_memory: int
     """Bytes that one worker process may use, of a GPU where it computes on one."""
     host_memory: int | None = None
-    """Bytes that it may use of the machine, where those are others."""
+    """Bytes that each of its threads may use of the machine, where those are others."""
     workers: int = 1
     rates: Rates | None = None
     """How fast the network was measured to be, where it was."""

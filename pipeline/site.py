@@ -136,7 +136,9 @@ def choose_site(config: RunConfig) -> Site:
         return Site(cluster, Intent(device="cpu", worker_memory=cluster.memory, workers=cluster.workers))
     sharing = 1 if cluster.scheduler == SERIAL else -(-cluster.workers // gpus)
     memory = share_of_gpu(gpu_memory, sharing)
-    intent = Intent(device="cuda", worker_memory=memory, host_memory=cluster.memory, workers=cluster.workers)
+    intent = Intent(
+        device="cuda", worker_memory=memory, host_memory=cluster.memory // cluster.threads, workers=cluster.workers
+    )
     return Site(cluster, intent)
 
 

@@ -39,7 +39,7 @@ class Alternative(BaseModel):
     window_flops: int
     """Floating-point operations of a forward pass on a window."""
     seconds: float | None = None
-    """Of the network, for the image, all workers at it; None where nothing comparable was measured."""
+    """Of the network, for the image, all workers at it, as measured or estimated from that; None where neither is."""
     fits: bool = True
     """Whether a worker has the memory."""
 
@@ -50,7 +50,7 @@ class Tiling(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     by: Literal["wish", "memory", "arithmetic", "time"]
-    """What decided: the user, the memory at hand, the network's operations, or the time as measured on the device."""
+    """What decided: the user, the memory at hand, the network's operations, or the time, as `Alternative` has it."""
     workers: int
     seconds: float | None
     """Expected of the network, as in `Alternative`."""
@@ -173,7 +173,10 @@ def choose_tiling(
     chosen = wanted.weigh(core, rates)
     by: Literal["wish", "memory", "arithmetic", "time"] = "memory" if wish is None else "wish"
     found = [wanted.weigh(each, rates) for each in candidates(wanted)]
-    if wish is None and (fewest := _fewest_operations(wanted, [chosen, *found])) is not None:
+    fewest = _fewest_operations(wanted, [chosen, *found]) if wish is None else None
+    # Of a plane that is larger than what was measured nothing is known where larger ones were slower.
+    slower = rates is not None and fewest is not None and fewest.seconds is None and wanted.footprint.ndim == 2
+    if fewest is not None and not slower:
         chosen, by = fewest, "arithmetic"
     if kept is not None and wish is None:
         chosen, by = wanted.weigh(tuple(kept), rates), "time"

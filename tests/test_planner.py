@@ -132,6 +132,9 @@ def test_on_a_gpu_the_tile_of_a_plane_is_that_of_the_least_arithmetic_too() -> N
     on_gpu = wanted((16_384, 16_384), workers=16).model_copy(update={"device": "cuda"})
     core, tiling = choose_tiling(on_gpu, None, 2**34, None)
     assert (core, tiling.by) == ((2048, 2048), "arithmetic")
+    falling = rates({256: 5e10, 512: 4e10, 768: 2e10, 1024: 1e10})
+    core, tiling = choose_tiling(on_gpu, None, 2**34, falling)
+    assert (max(core) <= 512, tiling.by) == (True, "time"), "what was measured counts"
     few = on_gpu.model_copy(update={"shape": (4096, 4096)})
     assert max(choose_tiling(few, None, 2**34, None)[0]) <= 1024, "each of 16 workers has something to do"
 
@@ -247,6 +250,23 @@ def prefer(plan: RunPlan, core: tuple[int, ...], config: RunConfig) -> None:
     ]
     save_rates(calibration._key(plan), Rates(measured=tuple(found)))
     assert load_rates(calibration._key(plan)) is not None
+
+
+@pytest.mark.usefixtures("cache")
+def test_an_interrupted_run_keeps_its_tile_where_measuring_is_asked_for_later(
+    image: InputImage, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    began = settled(image, out, make_config({"model": model, "planner": "off"}))
+    run_stage("create", began, SerialExecutor())
+    assert began.tiling is not None
+    other = next(each for each in began.tiling.alternatives if each.core != began.core[2:])
+    found = Rates(measured=(Measured(window=other.window, flops=other.window_flops, seconds=1e-6),))
+    monkeypatch.setattr(calibration, "_measured", lambda *_, **__: found)
+    resumed = settled(image, out, make_config({"model": model, "planner": "measure"}))
+    assert (resumed.core, resumed.digest) == (began.core, began.digest)
+    again = settled(image, out, make_config({"model": model, "planner": "off", "execution": {"workers": 1}}))
+    assert again.digest == began.digest
 
 
 @pytest.mark.usefixtures("cache")

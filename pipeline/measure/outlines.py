@@ -30,6 +30,8 @@ def outline(mask: NDArray[np.bool_]) -> list[list[Ring]]:
         the object on their right as Y points down. Valid as simple features: a ring never touches itself, and rings
         touch each other in corners only.
     """
+    if not mask.size:
+        return []
     pieces, _ = ndimage.label(mask)
     # Each in its own box: there may be thousands, of a few pixels each.
     return [

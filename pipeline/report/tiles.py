@@ -84,7 +84,7 @@ _CHOSEN = {
     "wish": "Its tile is the one that was wished for.",
     "memory": "Its tile is the largest that is known to do well and fits into memory.",
     "arithmetic": "Its tile is the one that needs the least arithmetic, of those that fit into memory.",
-    "time": "Its tile is the one that takes the least time, as measured on the device.",
+    "time": "Its tile is the one that takes the least time, as measured on the device or estimated from that.",
 }
 
 

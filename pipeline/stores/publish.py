@@ -7,10 +7,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.errors import StoreError
 from pipeline.remote.paths import AnyPath, RemotePath
@@ -38,6 +38,8 @@ __all__ = [
     "write_provenance",
 ]
 
+T = TypeVar("T")
+
 PROVENANCE = "seamfree.json"
 
 DAMAGE = "damaged.json"
@@ -48,7 +50,14 @@ _LEFTOVER = re.compile(r"\.[0-9a-f]{32}\.partial$")
 
 
 _THREADS, _AT_ONCE = 8, 1024
-"""Files are read, and brought to the disk, by so many threads; so many wait for them, for there may be millions."""
+"""Files of a disk are read, and brought to it, by so many threads; so many wait for them, for there may be millions."""
+
+
+def _in_threads(function: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T]:
+    """Give what a function gives for each file, in their order."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(paths), _AT_ONCE):
+            yield from pool.map(function, paths[start : start + _AT_ONCE])
 
 
 def checksum(array: AnyPath) -> str:
@@ -91,11 +100,8 @@ def file_digests(array: AnyPath) -> Iterator[tuple[str, bytes]]:
         return
     ignored = set(leftovers(array))
     paths = sorted(path for path in array.rglob("*") if path.is_file() and path not in ignored)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for start in range(0, len(paths), _AT_ONCE):
-            some = paths[start : start + _AT_ONCE]
-            for path, digest in zip(some, pool.map(digest_of, some), strict=True):
-                yield path.relative_to(array).as_posix(), digest
+    for path, digest in zip(paths, _in_threads(digest_of, paths), strict=True):
+        yield path.relative_to(array).as_posix(), digest
 
 
 def file_checksums(result: AnyPath, files: Iterable[str]) -> dict[str, str | None]:
@@ -401,14 +407,13 @@ def _clear(aside: Path) -> None:
 
 def flush(folder: Path, besides: str = "") -> None:
     """Have a folder's files and names on the disk, but for those of one folder in it."""
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for where, folders, names in os.walk(folder):
-            if Path(where) == folder and besides in folders:
-                folders.remove(besides)
-            # All of a folder's files are there before its names are.
-            for _ in pool.map(_flush_file, (Path(where, name) for name in names)):
-                pass
-            _flush_folder(Path(where))
+    for where, folders, names in os.walk(folder):
+        if Path(where) == folder and besides in folders:
+            folders.remove(besides)
+        # All of a folder's files are there before its names are.
+        for _ in _in_threads(_flush_file, [Path(where, name) for name in names]):
+            pass
+        _flush_folder(Path(where))
 
 
 def _flush_file(path: Path) -> None:
