@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from prefect import flow, get_run_logger, tags, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.concurrency.sync import concurrency
+from prefect.exceptions import MissingResult
 from prefect.runtime import flow_run, task_run
 from prefect.states import Completed, Crashed, Failed
 from prefect.utilities.timeout import timeout
@@ -24,6 +25,7 @@ from pydantic import Field
 
 from flows.environment import POSTPONED, REPLACED, SKIPPED, named
 from flows.notify import announce
+from flows.outcomes import keep, keeping
 from flows.placing import Place, at, given_place, own_place
 from flows.telling import as_code, as_text, publish_outcome, recordable, showing_progress
 from pipeline.acquisitions.outcome import note_by_hand
@@ -157,6 +159,7 @@ def segment_image(
         if hours is not None and perf_counter() - began >= hours * 3600:
             return Failed(message=f"given up after {hours:g} h; what is done is kept, and the next run goes on with it")
         return _unfinished(error, Path(output))
+    keep(report)
     if report.status == "failed":
         return _failed(report, Path(output))
     if report.reason is not None:
@@ -250,8 +253,14 @@ def _attempt(image: InputImage, output: str, config: RunConfig, *, fresh: bool, 
             raise ImageError(  # noqa: TRY301 (told like whatever else is wrong with an image)
                 f"{image.path}: a name that is not UTF-8 cannot be recorded; rename it, or use --direct"
             )
-        # Prefect's overloads take "Any" for a flow that never returns.
-        report: ImageReport = segment_image(image, output, config, fresh, renew)  # type: ignore[assignment]
+        with keeping() as kept:
+            try:
+                # Prefect's overloads take "Any" for a flow that never returns.
+                report: ImageReport = segment_image(image, output, config, fresh, renew)  # type: ignore[assignment]
+            except MissingResult:
+                if not kept:
+                    raise
+                report = kept[0]
     except Exception as error:  # noqa: BLE001 (whatever it is)
         report = failed(image, named(error), perf_counter() - began)
         get_run_logger().error("%s", recordable(f"{image.path}: {report.reason}"))
@@ -289,6 +298,7 @@ def segment_folder(
                 tell(ImageFinished(image.name, reports[-1].status))
         reports = finish_batch(images, reports, folder, output, config)
     _publish_summary(reports)
+    keep(reports)
     return _told_of(reports)
 
 

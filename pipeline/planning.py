@@ -358,9 +358,8 @@ def make_plan(
     chunk_limits = (1, 1, sizing.LONGEST_CHUNK_Z, config.output.chunk, config.output.chunk)
     budget = int(intent.worker_memory * BUDGET_SHARE)
     wanted = Wanted(
-        shape=label_shape[free:], planes=prod(label_shape[:free]), footprint=footprint,
+        shape=label_shape[free:], planes=prod(label_shape[:free]), footprint=footprint, device=intent.device,
         chunk=chunk_limits[-spatial_ndim:], memory=memory, flops=facts.flops, budget=budget, workers=intent.workers,
-        device=intent.device,
     )  # fmt: skip
     core, tiling = choose_tiling(
         wanted, config.tile, intent.worker_memory, intent.rates, kept=intent.core, always=config.planner == "measure"
@@ -373,8 +372,7 @@ def make_plan(
         rows = max(config.output.chunk, min(rows, 2**26 // row_bytes))
     image_chunk, image_shard = sizing.image_shard(info.shape, config.output.chunk, rows)
     region = sizing.reading_region(info.shape, info.block, image_shard)
-    # Reading takes the machine's memory, wherever the network computes.
-    reading = budget if intent.host_memory is None else int(intent.host_memory * BUDGET_SHARE)
+    reading = int((intent.host_memory or intent.worker_memory) * BUDGET_SHARE)  # wherever the network computes
     sizing.check_region(info.path, region, info.block, info.itemsize, reading)
     copy_image = config.output.image == "copy" or (config.output.image == "auto" and info.kind != "ome-zarr")
     method, minimum_size, depth = choose_sizes(config, card, rescaling := facts.context.rescaling)
