@@ -209,6 +209,7 @@ def test_wrong_classes_are_found_and_named_without_any_seam(mosaic: Path, tmp_pa
         run_stage(audit, plan, SerialExecutor())
 
 
+@pytest.mark.slow
 def test_an_image_that_fails_its_audit_fails_again_until_it_is_made_again(
     mosaic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,6 +298,7 @@ def test_a_merge_switched_off_is_caught_with_all_policies(
     assert {fault["what"] for fault in report["faults"]["listed"]} == {"object"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["components", "watershed"])
 def test_a_tile_whose_objects_lie_a_pixel_off_is_caught_wherever_it_is(
     mosaic: Path, tmp_path: Path, method: str

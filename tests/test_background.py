@@ -51,6 +51,7 @@ def constant_windows(plan: RunPlan) -> tuple[int, int]:
     return len(found), len(set(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("network", "shape", "axes", "tile"),

@@ -131,6 +131,7 @@ def test_run_verify_and_damage(rgb: Path, tmp_path: Path) -> None:
     assert seamfree("verify", tmp_path).returncode == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are Unicode")
 @pytest.mark.parametrize("way", [["--direct"], []], ids=["direct", "prefect"])
 def test_a_name_that_is_not_utf8_stops_no_other_image(image: Path, tmp_path: Path, way: list[str]) -> None:
@@ -153,6 +154,7 @@ def test_a_name_that_is_not_utf8_stops_no_other_image(image: Path, tmp_path: Pat
         assert "is not UTF-8 cannot be recorded; rename it, or use --direct" in entries[str(odd)]["reason"]
 
 
+@pytest.mark.slow
 def test_a_summary_that_cannot_be_written_says_so_in_one_line(image: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "run-summary.json").mkdir(parents=True)
     run = seamfree("run", image, "-o", tmp_path / "out", "--direct", "--scheduler", "serial")
@@ -336,6 +338,7 @@ def test_very_many_keys_are_compared_at_once(tmp_path: Path) -> None:
         load_config(tmp_path / "c.yaml")
 
 
+@pytest.mark.slow
 def test_without_anywhere_to_tell_it_the_work_is_done(image: Path, tmp_path: Path) -> None:
     command = f"exec {BIN} run {image} -o {tmp_path / 'out'} --direct --scheduler serial >&- 2>&-"
     assert subprocess.run(["sh", "-c", command], check=False, timeout=250).returncode == 0
@@ -369,6 +372,7 @@ def test_a_name_that_is_too_long_for_any_file_is_told_in_one_line(command: list[
     assert len(run.stderr.strip().splitlines()) == 1, run.stderr
 
 
+@pytest.mark.slow
 def test_a_model_whose_name_is_too_long_for_any_file_is_told_in_one_line(image: Path, tmp_path: Path) -> None:
     run = seamfree("run", image, "-o", tmp_path / "out", "--direct", "-m", "n" * 5000)
     assert run.returncode == 2

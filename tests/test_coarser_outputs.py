@@ -231,6 +231,7 @@ def test_what_cannot_be_used_so_is_an_error_that_says_why(tmp_path: Path) -> Non
     assert "is fully convolutional; leave out" in str(told.exception)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resolution", ["network", "image"])
 def test_a_packages_classifier_slides_from_the_command_line(tmp_path: Path, resolution: str) -> None:
     wish = Wish(

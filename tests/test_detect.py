@@ -188,6 +188,7 @@ def test_without_overlap_no_function_is_looked_for() -> None:
     assert not check_detector(make_config({}))
 
 
+@pytest.mark.slow
 def test_the_digest_knows_the_code_and_the_files_that_options_name(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((40, 50), dtype=np.uint8))
     code, weights, config = tmp_path / "mine.py", tmp_path / "weights.bin", tmp_path / "c.yaml"

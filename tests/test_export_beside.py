@@ -283,6 +283,7 @@ def test_what_could_not_be_written_is_told_before_work_starts(monkeypatch: pytes
         check_formats(["anndata"], "out", config)
 
 
+@pytest.mark.slow
 def test_the_command_exports_what_it_has_made(tmp_path: Path, bright: str) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.ascontiguousarray(load_fields()[0][:150, :170]))
     command: list[str | Path] = [BIN / "seamfree", "run", tmp_path / "a.tif", "-o", tmp_path / "out", "-m", bright]

@@ -116,6 +116,7 @@ def test_workers_change_nothing(mosaic: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(again, found[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_planes_and_volumes_of_time_series(tmp_path: Path, ndim: Literal[2, 3]) -> None:
     random = np.random.default_rng(4)
@@ -153,6 +154,7 @@ def test_objects_larger_than_the_diameter_are_told_with_their_places(tmp_path: P
     assert {doubt["decision"] for doubt in told["list"]} == {"merged"}
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_and_leaves_the_same_bytes(mosaic: Path, tmp_path: Path) -> None:
     config = settings("tests.detectors:patches", 256, 60)
     run(mosaic, tmp_path / "once", config)
@@ -173,6 +175,7 @@ def test_an_interrupted_run_goes_on_and_leaves_the_same_bytes(mosaic: Path, tmp_
     assert stores[0] == stores[1]
 
 
+@pytest.mark.slow
 def test_the_readmes_detector_works_as_written(mosaic: Path, tmp_path: Path) -> None:
     section = (
         (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").split("## Bring your own detector")[1]

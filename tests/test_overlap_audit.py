@@ -61,6 +61,7 @@ def called(*arguments: object) -> tuple[int, str]:
     return answer.exit_code, answer.stdout.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_merge_switched_off_fails_the_run_and_verify_and_an_honest_run_passes_both(
     mosaic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +102,7 @@ def test_a_merge_switched_off_fails_the_run_and_verify_and_an_honest_run_passes_
         assert re.match(r"FAILED seams: \d+ faults, such as an object that differs at .* the seam at [xy] ", said)
 
 
+@pytest.mark.slow
 def test_places_depend_on_the_seed_and_on_shapes_alone(mosaic: Path, tmp_path: Path) -> None:
     config = settings("tests.detectors:nuclei", 200, 40)
     _, first = run(mosaic, tmp_path / "first", config)
@@ -125,6 +127,7 @@ def small(tile: int = 64, diameter: int = 8) -> RunConfig:
     return settings("tests.detectors:blobs", tile, diameter, intensity="none")
 
 
+@pytest.mark.slow
 def test_as_many_objects_are_looked_at_as_it_takes_and_no_more(tmp_path: Path) -> None:
     every = [(row, column) for row in range(1, 500, 9) for column in range(2, 700, 9)]
     _, result = run(dots(tmp_path / "a.tif", (512, 704), every), tmp_path / "out", small())

@@ -174,6 +174,7 @@ def core_scores(
     return np.concatenate([1 - found.max(axis=0, keepdims=True), found])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", cases())
 def test_a_package_gives_what_bioimageio_core_predicts(tmp_path: Path, name: str) -> None:
     compare_with_core(tmp_path, CASES[name])
@@ -191,6 +192,7 @@ OTHER_WEIGHTS: dict[str, Wish] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if "0.4" in name else ()) for name in OTHER_WEIGHTS]
 )
@@ -248,6 +250,7 @@ DEFAULTS: dict[str, Wish] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_inside_of_an_image_it_gives_what_bioimageio_core_predicts_by_default(tmp_path: Path, name: str) -> None:
     wish = DEFAULTS[name]
@@ -271,6 +274,7 @@ def test_inside_of_an_image_it_gives_what_bioimageio_core_predicts_by_default(tm
     assert (difference.max() > 1e-3) == (wish.padding == "same")
 
 
+@pytest.mark.slow
 def test_by_default_bioimageio_core_takes_statistics_of_what_it_has_padded(tmp_path: Path) -> None:
     wish = Wish(outputs=2, preprocessing=STATISTICS["0.5"], postprocessing=SIGMOID)
     package = save_package(tmp_path / "package.zip", wish)
@@ -285,6 +289,7 @@ def test_by_default_bioimageio_core_takes_statistics_of_what_it_has_padded(tmp_p
         assert (np.abs(found - expected)[inner].max() <= 2e-6) == alike
 
 
+@pytest.mark.slow
 def test_a_valid_network_begins_its_poolings_where_the_mirrored_image_does(tmp_path: Path) -> None:
     # With a margin of 3 and poolings of 2, bioimageio.core's first pooling covers pixels 1 and 2 of the image, and that
     # of one pass over the mirrored image, 3 pixels larger, 0 and 1. Both are right; an image without its first row and

@@ -72,6 +72,7 @@ def test_a_halo_cut_by_half(tmp_path: Path) -> None:
     fails(publish(changed(planned(image, tmp_path / "half", model=model, tile=96), footprint=half)), "a class")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("probabilities", ["none", "float32"])
 def test_a_stride_of_388(mosaic: Path, tmp_path: Path, probabilities: str) -> None:
     wishes: dict[str, Any] = {"tile": 384, "output": {"probabilities": probabilities}}
@@ -84,6 +85,7 @@ def test_a_stride_of_388(mosaic: Path, tmp_path: Path, probabilities: str) -> No
     fails(result, "a score" if probabilities != "none" else "a class", "--windows", "16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["components", "watershed"])
 def test_a_merge_switched_off(mosaic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     wishes: dict[str, Any] = {"tile": 128, "instances": {"method": method}}

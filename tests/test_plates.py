@@ -38,6 +38,7 @@ def opened(path: Path) -> PlateResult:
     return plate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("version", "wanted"), [("0.4", "0.5"), ("0.5", "0.4"), ("0.5", "0.5")])
 def test_a_plate_of_the_same_layout_comes_out(
     tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]], version: Version, wanted: Version
@@ -97,6 +98,7 @@ def test_the_table_of_a_plate_and_the_summary_of_its_wells(
         plate.write_geojson(tmp_path / "a.geojson")
 
 
+@pytest.mark.slow
 def test_the_command_shows_the_wells(tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]) -> None:
     write_plate(tmp_path / "P.zarr", fields, ("A/01",))
     command: list[str | Path] = ["run", tmp_path / "P.zarr", "-o", tmp_path / "out", "-m", bright, "--direct"]
@@ -231,6 +233,7 @@ def test_killed_at_any_point_a_plate_is_finished_by_the_next_run_and_never_half_
     assert died >= 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_in_place_the_labels_become_part_of_the_plate(
     tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]], version: Version

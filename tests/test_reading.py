@@ -73,6 +73,7 @@ def as_zarr(path: Path, data: NDArray[Any]) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [as_tiff, as_zarr])
 @pytest.mark.parametrize("copied", [True, False])
 def test_the_memory_of_a_worker_does_not_grow_with_the_channels(

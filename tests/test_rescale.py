@@ -82,6 +82,7 @@ def one_pass(image: NDArray[Any], model: str, ratios: tuple[Ratio, ...]) -> NDAr
     return np.asarray(scores[(slice(None), *inner)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_no_tile_shows(tmp_path: Path, case: str) -> None:
     architecture, size, shape = CASES[case]

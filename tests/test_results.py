@@ -273,6 +273,7 @@ def test_what_is_no_result_is_refused(movie_result: Path, part: str) -> None:
             function(movie_result / part)
 
 
+@pytest.mark.slow
 def test_verify_accepts_a_whole_result(result: Path) -> None:
     printed = call("seamfree", "verify", result).splitlines()
     assert all(line.startswith("ok ") for line in printed)

@@ -135,6 +135,7 @@ def turned(dims: int, exchange: bool) -> tuple[tuple[Turn, Turn], ...]:
     return tuple(pair(*each) for each in product(quarters, (False, True), (False, True) if dims == 3 else (False,)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "passes"),
     [
@@ -174,6 +175,7 @@ def test_a_head_is_chosen_by_name(tmp_path: Path, head: str, classes: int, finis
     assert "no output 'mask'; it has scores, edges" in str(told.exception)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "classes", "finish"), [("softmax", 2, softmax), ("sigmoid", 3, several), ("none", 2, np.asarray)]
 )

@@ -114,6 +114,7 @@ def test_an_image_too_small_for_a_seam_says_so_where_it_is_wanted(tmp_path: Path
     assert why_unchecked(plan) == "the image is a single tile, and has no seam to put one into, for it is too small"
 
 
+@pytest.mark.slow
 def test_it_is_made_or_left_out_as_the_command_line_says(tmp_path: Path) -> None:
     image = noise(tmp_path / "a.ome.tif", (600, 640), "YX")
     model = save_random_model(tmp_path / "model", UNetConfig(depth=1, base_channels=1))

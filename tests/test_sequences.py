@@ -42,6 +42,7 @@ def settings(**values: Any) -> dict[str, Any]:  # noqa: ANN401
     return {"channels": ["DAPI"], "sequence": {"pattern": "phenix", **STATED}, **values}
 
 
+@pytest.mark.slow
 def test_a_plate_of_files_gives_what_an_ome_zarr_plate_of_the_same_pixels_gives(
     tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]
 ) -> None:
@@ -74,6 +75,7 @@ def test_a_plate_of_files_gives_what_an_ome_zarr_plate_of_the_same_pixels_gives(
     assert "there is a finished result of another image" in str(reports[1].reason)
 
 
+@pytest.mark.slow
 def test_a_plate_of_an_imagexpress_gives_what_its_pixels_give(
     tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]
 ) -> None:
@@ -130,6 +132,7 @@ def test_a_field_with_a_missing_file_keeps_the_plate_unfinished(
     assert result.instances[0].shape == (2, 150, 170)
 
 
+@pytest.mark.slow
 def test_a_series_of_files_by_the_command_line_and_its_result_without_a_copy(
     tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]
 ) -> None:
@@ -170,6 +173,7 @@ def test_what_is_stated_of_an_image_must_fit_it(tmp_path: Path, bright: str, fie
     assert "sequence.channel_names has 1 names, and the image 2 channels: ch1, ch2" in str(report.reason)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "plan"])
 def test_what_is_stated_for_images_of_many_files_is_refused_for_others_before_any_work(
     tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]], command: str

@@ -129,6 +129,7 @@ def test_columns_say_their_units(mosaic_result: Path) -> None:
     assert attributes["units"] == {name: unit for name, unit in units.items() if unit}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", [2, 3])
 def test_planes_and_volumes_are_measured_each_by_itself(
     tmp_path: Path, dims: int, monkeypatch: pytest.MonkeyPatch

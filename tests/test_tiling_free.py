@@ -83,6 +83,7 @@ def test_one_plan_gives_the_same_bytes(mosaic: Path, tmp_path: Path) -> None:
     assert stores[0] == stores[1]
 
 
+@pytest.mark.slow
 def test_parted_objects_do_not_depend_on_tiles(mosaic: Path, tmp_path: Path) -> None:
     """The card's own way: a watershed of each component, small objects left out, contact given to its neighbours."""
     semantic, instances = labels(mosaic, tmp_path / "128", tile=128, scheduler="serial", method=None)
@@ -126,6 +127,7 @@ def shapes(dims: int) -> NDArray[np.bool_]:
     return np.concatenate([tall[:, 20:84, 20:88], blobs > np.quantile(blobs, 0.8)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["components", "watershed"])
 @pytest.mark.parametrize("dims", [2, 3])
 def test_objects_of_any_shape_do_not_depend_on_tiles(tmp_path: Path, dims: Literal[2, 3], method: str) -> None:
@@ -160,6 +162,7 @@ def test_objects_of_any_shape_do_not_depend_on_tiles(tmp_path: Path, dims: Liter
         np.testing.assert_array_equal(again, expected)
 
 
+@pytest.mark.slow
 def test_components_enclose_holes_by_their_own_class_alone(tmp_path: Path) -> None:
     """Contact between objects is no part of components, so what objects and contact enclose together is no hole."""
     architecture = UNetConfig(depth=1, base_channels=2, classes=3)
@@ -182,6 +185,7 @@ def number(parts: list[NDArray[np.integer]]) -> NDArray[np.integer]:
     return np.stack([np.where(part > 0, part + before, 0) for part, before in zip(parts, counts, strict=False)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [None, 300])
 @pytest.mark.parametrize("dims", [2, 3])
 def test_planes_and_volumes_are_parted_alike(tmp_path: Path, dims: Literal[2, 3], limit: int | None) -> None:
@@ -208,6 +212,7 @@ def test_planes_and_volumes_are_parted_alike(tmp_path: Path, dims: Literal[2, 3]
         np.testing.assert_array_equal(again[1], instances)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dims", [2, 3])
 def test_planes_and_volumes_are_numbered_like_scikit_images(tmp_path: Path, dims: int) -> None:
     architecture = UNetConfig.model_validate({"dims": dims, "depth": 1, "base_channels": 2})

@@ -50,6 +50,7 @@ def test_a_wish_that_cannot_be_is_refused(tmp_path: Path, arguments: list[str], 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_folders_that_cannot_be_watched_are_refused(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "link").symlink_to("in")

@@ -14,6 +14,7 @@ from pipeline.stores.hold import TakenError, hold
 from tests.acquisitions.folder import Place
 
 
+@pytest.mark.slow
 def test_a_run_that_was_postponed_is_started_again_after_longer_and_longer_and_costs_no_attempt(place: Place) -> None:
     place.write("a.tif")
     place.settle()

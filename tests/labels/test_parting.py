@@ -118,6 +118,7 @@ def test_planes_in_cores_are_parted_as_whole_planes(
     np.testing.assert_array_equal(tiled(mask, seeds, core, 2, rule), whole(mask, seeds, 2, rule))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(cases(3))
 def test_volumes_in_cores_are_parted_as_whole_volumes(

@@ -42,6 +42,7 @@ def loaded(name: str, form: Any, edge: int | None = None) -> nn.Module:  # noqa:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["torchscript", "torch-export"])
 @pytest.mark.parametrize("name", ["group norm", "squeeze and excitation", "flattening"])
 def test_the_module_in_the_way_is_named(form: str, name: str) -> None:

@@ -89,6 +89,7 @@ def run(*command: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image", [True, False], ids=["with image", "without image"])
 @pytest.mark.parametrize("axes", ["CYX", "TCZYX"])
 def test_both_validators_accept_every_group(tmp_path: Path, axes: str, image: bool) -> None:

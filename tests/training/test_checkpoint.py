@@ -104,6 +104,7 @@ def test_a_damaged_file_is_told(fields: list[Field], tmp_path: Path) -> None:
         train_network(config, fields, None, Checkpoint(path, describe_training(config, fields)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_the_command_goes_on_where_it_was(data: Path, tmp_path: Path, number: signal.Signals) -> None:
     config = write_config(tmp_path / "config.yaml", steps=40, report_every=2, threads=1)

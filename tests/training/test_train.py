@@ -34,6 +34,7 @@ def weights(network: UNet) -> bytes:
     return b"".join(tensor.numpy().tobytes() for tensor in network.state_dict().values())
 
 
+@pytest.mark.slow
 def test_two_trainings_of_one_configuration_give_the_same_bytes_and_another_seed_gives_others(
     data: Path, tmp_path: Path
 ) -> None:
@@ -75,6 +76,7 @@ def test_settings_reach_the_training(data: Path, tmp_path: Path, change: dict[st
     assert weights(one) != weights(other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("real", [True, False], ids=["a real field", "drawn discs"])
 def test_a_small_network_learns_one_field_by_heart(data: Path, tmp_path: Path, real: bool) -> None:
     if real and not (DATA / "images").is_dir():
