@@ -74,6 +74,7 @@ def caught(plan: RunPlan) -> Any:  # noqa: ANN401 (JSON)
     return report
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tile", "method"), [(128, "watershed"), (256, "components"), (1000, "watershed")])
 def test_honest_results_of_the_bundled_model_pass(mosaic: Path, tmp_path: Path, tile: int, method: str) -> None:
     report = audited(planned(mosaic, tmp_path, tile=tile, instances={"method": method}))
@@ -100,6 +101,7 @@ HONEST = {
 """Architecture, seed with which no class has nearly all pixels, image, and edge of a tile."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["components", "watershed"])
 @pytest.mark.parametrize("case", HONEST)
 def test_honest_results_of_any_model_pass(tmp_path: Path, case: str, method: str) -> None:
@@ -147,6 +149,7 @@ def test_a_halo_cut_by_half_is_caught(tmp_path: Path, probabilities: str) -> Non
     assert all(fault["seam"][0] < 24 for fault in report["faults"]["listed"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["components", "none"])
 def test_the_papers_stride_of_388_is_caught(mosaic: Path, tmp_path: Path, method: str) -> None:
     plan = planned(mosaic, tmp_path, tile=384, instances={"method": method}, audit={"windows": 8})
@@ -159,6 +162,7 @@ def test_the_papers_stride_of_388_is_caught(mosaic: Path, tmp_path: Path, method
     assert {fault["what"] for fault in report["faults"]["listed"]} <= {"class", "score"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["components", "watershed"])
 def test_a_merge_switched_off_is_caught(
     mosaic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
@@ -181,6 +185,7 @@ def test_a_merge_switched_off_is_caught(
         assert seams["spots"]["undecided"] == 0
 
 
+@pytest.mark.slow
 def test_what_ends_at_seams_in_the_image_itself_is_looked_at_and_passes(tmp_path: Path) -> None:
     """A mosaic of fields as large as the tiles: objects end at seams, rightly."""
     field = compose(load_fields(), (520, 1392))
@@ -226,6 +231,7 @@ def test_an_image_that_fails_its_audit_fails_again_until_it_is_made_again(
     assert fresh.status == "done"
 
 
+@pytest.mark.slow
 def test_without_an_audit_the_provenance_says_so_and_no_array_differs(mosaic: Path, tmp_path: Path) -> None:
     checksums = []
     for windows in (0, 2):
@@ -288,6 +294,7 @@ def test_holes_of_objects_too_small_to_keep_are_no_fault(tmp_path: Path) -> None
         assert audit_again(plan.output)["passed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["components", "watershed"])
 def test_a_merge_switched_off_is_caught_with_all_policies(
     mosaic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str

@@ -102,6 +102,7 @@ def test_without_any_argument_the_help_is_shown() -> None:
     assert run.stderr == ""
 
 
+@pytest.mark.slow
 def test_an_unknown_model_is_named(image: Path, tmp_path: Path) -> None:
     run = seamfree("run", image, "-o", tmp_path / "out", "-m", "no-such-model", "--direct")
     assert run.returncode != 0
@@ -109,6 +110,7 @@ def test_an_unknown_model_is_named(image: Path, tmp_path: Path) -> None:
     assert "nuclei-fluorescence" in run.stderr
 
 
+@pytest.mark.slow
 def test_an_image_of_too_many_channels_is_refused_before_work(rgb: Path, tmp_path: Path) -> None:
     run = seamfree("run", rgb, "-o", tmp_path / "out", "--direct", "--scheduler", "serial")
     assert run.returncode == 1
@@ -213,6 +215,7 @@ def test_an_unfinished_run_is_resumed_and_another_plans_is_not(image: Path, tmp_
     assert run_image(resumed, serial).objects == run_image(plan(32, "third"), serial).objects
 
 
+@pytest.mark.slow
 def test_plan_and_inspect_compute_nothing(image: Path, tmp_path: Path) -> None:
     run = seamfree("plan", image, "--tile", "30", "--json")
     assert run.returncode == 0, run.stderr
@@ -332,6 +335,7 @@ def test_a_value_that_is_not_what_it_is_said_to_be_is_told_by_its_line(tmp_path:
         load_config(tmp_path / "c.yaml")
 
 
+@pytest.mark.slow
 def test_very_many_keys_are_compared_at_once(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("".join(f"k{number}: 1\n" for number in range(60_000)) + "k7: 2\n")
     with pytest.raises(ConfigError, match=r"line 60001: 'k7' is there twice"):
@@ -360,6 +364,7 @@ def test_what_nobody_had_thought_of_is_told_in_one_line(debug: bool, tmp_path: P
     assert run.stderr == told or (debug and "Traceback" in run.stderr and "ZeroDivisionError: first" in run.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["inspect"], ["run", "-o", "out", "--direct"], ["plan"], ["verify"], ["export"]])
 def test_a_name_that_is_too_long_for_any_file_is_told_in_one_line(command: list[str], tmp_path: Path) -> None:
     more = ["--geojson", "a.geojson"] if command == ["export"] else []

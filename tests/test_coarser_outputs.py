@@ -85,6 +85,7 @@ def every_window(
     return np.asarray(raw[0].softmax(dim=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resolution", ["network", "image"])
 @pytest.mark.parametrize(
     "case", [pytest.param(case, marks=[pytest.mark.slow] if case in LONGER else []) for case in CASES]

@@ -132,6 +132,7 @@ def test_contact_that_an_object_encloses_is_no_fault(tmp_path: Path, method: str
     assert (found.passed, found.made) == (True, True), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["components", "watershed"])
 def test_holes_that_a_run_does_not_find_are_caught_before_the_result_has_its_name(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str

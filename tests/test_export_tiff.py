@@ -64,6 +64,7 @@ def check_levels(series: tifffile.TiffPageSeries, levels: list[Any], *, last: bo
         assert found.keyframe.is_tiled
 
 
+@pytest.mark.slow
 def test_a_movie_of_two_channels_is_written_with_labels_and_pyramids(
     tmp_path: Path, bright: str, field: NDArray[np.uint8]
 ) -> None:
@@ -99,6 +100,7 @@ def test_a_movie_of_two_channels_is_written_with_labels_and_pyramids(
     assert (tmp_path / "b.ome.tif").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_a_colour_picture_stays_one(tmp_path: Path, bright: str, field: NDArray[np.uint8]) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.stack([255 - field, field, field // 2], axis=-1), photometric="rgb")
     result = run(bright, tmp_path / "a.tif", tmp_path / "out", channels=["green"])
@@ -110,6 +112,7 @@ def test_a_colour_picture_stays_one(tmp_path: Path, bright: str, field: NDArray[
         check_levels(file.series[2], result.instances)
 
 
+@pytest.mark.slow
 def test_the_image_of_an_ome_zarr_is_taken_from_there_while_it_is_what_it_was(
     tmp_path: Path, bright: str, field: NDArray[np.uint8]
 ) -> None:

@@ -143,6 +143,7 @@ for write, name in ((result.write_anndata, "b.h5ad"), (result.write_geojson, "b.
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_refuses_is_told_in_a_line_and_nothing_is_left(result: Result, tmp_path: Path) -> None:
     anndata = pytest.importorskip("anndata")
     (tmp_path / "small").mkdir()
@@ -245,6 +246,7 @@ def test_volumes_have_no_outlines(tmp_path: Path) -> None:
     assert not (tmp_path / "a.geojson").exists()
 
 
+@pytest.mark.slow
 def test_the_command_exports(result: Result, tmp_path: Path) -> None:
     command: list[str | Path] = [Path(sys.executable).parent / "seamfree", "export", str(result.path)]
     done = subprocess.run(

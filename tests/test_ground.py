@@ -38,6 +38,7 @@ def in_precision(plan: RunPlan, precision: Precision) -> RunPlan:
     return plan.model_copy(update={"precision": precision})
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     places=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 0.6)), min_size=3, max_size=3),

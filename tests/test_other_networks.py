@@ -44,6 +44,7 @@ QUICK = (
 TILED = [name for name, exhibit in ZOO.items() if exhibit.refused is None and exhibit.scale == 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in TILED]
 )
@@ -251,6 +252,7 @@ def test_a_broken_file_is_an_error_that_names_it(tmp_path: Path, form: NetworkFo
         learn_facts(model)
 
 
+@pytest.mark.slow
 def test_wrong_channels_and_classes_are_named(tmp_path: Path) -> None:
     told = r"no image of 3 channel\(s\) .*, and takes such of 1 channel\(s\); .* complaint.*: Given groups=1, weight"
     with pytest.raises(ModelError, match=told):

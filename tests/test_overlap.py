@@ -97,6 +97,7 @@ def test_tile_sizes_change_nothing_where_a_function_looks_no_farther_than_the_ha
     assert found.max() > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nuclei", "nuclei_with_scores"])
 def test_real_nuclei_are_those_of_the_whole_image(mosaic: Path, tmp_path: Path, name: str) -> None:
     found, result = run(mosaic, tmp_path / "256", settings(f"tests.detectors:{name}", 256))

@@ -174,6 +174,7 @@ def test_objects_that_are_missing_at_seams_are_found_where_the_result_has_nothin
     assert report["windows"]["odd_objects"] == report["windows"]["objects"] > 5
 
 
+@pytest.mark.slow
 def test_volumes_are_audited(tmp_path: Path) -> None:
     at_z, at_y, at_x = np.indices((14, 60, 66))
     volume = ((at_z % 4 < 3) & (at_y % 5 < 4) & (at_x % 5 < 4)).astype(np.uint8)

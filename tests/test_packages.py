@@ -303,6 +303,7 @@ def test_a_valid_network_begins_its_poolings_where_the_mirrored_image_does(tmp_p
     assert np.abs(found[:, 3:-3, 3:-3] - core_scores(package, wish, image)).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_real_image_through_a_package_equals_the_untiled_pass(tmp_path: Path) -> None:
     wish = Wish(outputs=2, preprocessing=(("scale_range", {"axes": ["y", "x"], "min_percentile": 1.0,
                                                           "max_percentile": 99.0}),))  # fmt: skip
@@ -324,6 +325,7 @@ def test_a_real_image_through_a_package_equals_the_untiled_pass(tmp_path: Path) 
     assert provenance["plan"]["weights_sha256"] == learn_facts(package).card.weights.sha256
 
 
+@pytest.mark.slow
 def test_inspect_shows_what_was_declared_against_what_was_derived(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -345,6 +347,7 @@ def test_inspect_shows_what_was_declared_against_what_was_derived(
     assert "which starts on a multiple of 2" in drawn
 
 
+@pytest.mark.slow
 def test_pixels_that_do_not_fit_into_the_packages_type_are_refused(tmp_path: Path) -> None:
     wish = Wish(dtype="uint8", preprocessing=(("scale_linear", {"gain": 0.1}),
                                ("ensure_dtype", {"dtype": "float32"})), postprocessing=SIGMOID)  # fmt: skip

@@ -62,6 +62,7 @@ def fails(result: Path, what: str, *arguments: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_halo_cut_by_half(tmp_path: Path) -> None:
     model = save_random_model(tmp_path / "model", UNetConfig(depth=2, base_channels=2, padding="same", norm="batch"))
     image = noise(tmp_path / "a.ome.tif", (300, 340), "YX")

@@ -68,6 +68,7 @@ def test_a_plate_of_the_same_layout_comes_out(
     assert [image.plate for image in discover([str(tmp_path)])] == ["P"] * 4
 
 
+@pytest.mark.slow
 def test_the_table_of_a_plate_and_the_summary_of_its_wells(
     tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]
 ) -> None:
@@ -120,6 +121,7 @@ def damage(field: Path) -> None:
     chunk.write_bytes(chunk.read_bytes()[:-7])
 
 
+@pytest.mark.slow
 def test_a_field_that_fails_keeps_the_plate_unfinished_or_is_left_out(
     tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]
 ) -> None:
@@ -348,6 +350,7 @@ def test_a_plate_is_one_runs_at_a_time_and_other_images_are_not_concerned(
     assert [report.status for report in again] == ["done", "done", "done", "skipped"]
 
 
+@pytest.mark.slow
 def test_a_finished_plate_lists_the_fields_that_it_gains(
     tmp_path: Path, bright: str, fields: list[NDArray[np.uint8]]
 ) -> None:

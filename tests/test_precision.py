@@ -117,6 +117,7 @@ def test_of_several_that_label_alike_the_fastest_is_taken(
     assert settled.precision == names[speeds.index(max(speeds))]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_the_decision_of_the_first(
     image: Path, tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ def pixels(*shape: int) -> NDArray[Any]:
     return np.random.default_rng(0).integers(0, 2**16, shape, dtype=np.uint16)
 
 
+@pytest.mark.slow
 def test_the_memory_of_the_statistics_does_not_grow_with_time(tmp_path: Path) -> None:
     peaks = []
     for times in (2, 12):

@@ -238,6 +238,7 @@ def test_a_killed_run_leaves_in_the_end_what_an_undisturbed_one_does(
     assert all(check.passed for check in verify(str(final), audit=False))
 
 
+@pytest.mark.slow
 def test_one_run_at_a_time_sends_and_nothing_foreign_is_replaced(
     home: Path, bucket: RemotePath, tmp_path: Path
 ) -> None:

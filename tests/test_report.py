@@ -161,6 +161,7 @@ def test_an_image_without_objects_and_one_without_instances(tmp_path: Path, conf
     assert ".k0{stroke:#009e73}" in text
 
 
+@pytest.mark.slow
 def test_of_ome_zarr_the_input_is_shown_and_labels_alone_where_it_has_gone(
     result: Path, tmp_path: Path, config: RunConfig
 ) -> None:

@@ -110,6 +110,7 @@ def test_no_tile_shows(tmp_path: Path, case: str) -> None:
     assert [check for check in verify(report.result or "") if not (check.passed and check.made)] == []
 
 
+@pytest.mark.slow
 def test_labels_lie_where_the_image_does(tmp_path: Path) -> None:
     """The scores of a network that looks at single pixels are, resampled there and back, hardly others."""
     smooth = gaussian_filter(np.random.default_rng(1).normal(size=(240, 260)), 9)

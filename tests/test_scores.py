@@ -161,6 +161,7 @@ def test_averaged_over_symmetries_tiles_still_equal_one_pass(tmp_path: Path, nam
     assert np.abs(whole(network, image, softmax) - expected).max() > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("head", "classes", "finish"), [("scores", 2, softmax), ("edges", 2, several)])
 def test_a_head_is_chosen_by_name(tmp_path: Path, head: str, classes: int, finish: Any) -> None:  # noqa: ANN401
     name = "two heads, the second"

@@ -29,6 +29,7 @@ CASES: dict[str, tuple[UNetConfig, tuple[int, ...], str, int]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("case", CASES)
 def test_an_honest_run_passes_and_says_by_how_much(tmp_path: Path, case: str, precision: str) -> None:

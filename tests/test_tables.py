@@ -91,6 +91,7 @@ def test_real_nuclei_measure_what_scikit_image_says(mosaic: NDArray[np.uint16], 
     assert set(table["class"]) == {"nucleus"}
 
 
+@pytest.mark.slow
 def test_tiles_and_workers_do_not_show_in_the_table(mosaic_file: Path, mosaic_result: Path, tmp_path: Path) -> None:
     expected = (mosaic_result / TABLE).read_bytes()
     for tile in (256, 1000):

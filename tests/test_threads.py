@@ -61,6 +61,7 @@ def at_once(act: Callable[[int], Any]) -> list[Any]:
         return list(pool.map(begin, range(THREADS)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("eager")
 def test_threads_get_one_bench_and_one_network_and_the_classes_of_one_thread(
     made: Callable[[Path], RunPlan], tmp_path: Path

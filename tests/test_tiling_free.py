@@ -68,6 +68,7 @@ def test_workers_change_nothing(mosaic: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(several[1], alone[1])
 
 
+@pytest.mark.slow
 def test_one_plan_gives_the_same_bytes(mosaic: Path, tmp_path: Path) -> None:
     stores = []
     for name in ("first", "second"):

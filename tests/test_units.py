@@ -36,6 +36,7 @@ def test_the_watershed_parts_the_same_objects_whatever_units_the_axes_have(tmp_p
     np.testing.assert_allclose(found[0].table["area_physical"], found[1].table["area_physical"])
 
 
+@pytest.mark.slow
 def test_a_pixel_size_is_stated_for_images_that_do_not_say_theirs(tmp_path: Path, bright: str) -> None:
     field = parts_of_fields(1)[0]
     said = {"axes": "YX", "PhysicalSizeY": 0.25, "PhysicalSizeX": 0.25}

@@ -60,6 +60,7 @@ def seams(result: Path, **given: Any) -> Check:  # noqa: ANN401 (as for `verify`
     return last
 
 
+@pytest.mark.slow
 def test_a_result_is_audited_wherever_it_lies(folder: Path) -> None:
     moved = (folder / "auto" / "a.ome.zarr").rename(folder / "elsewhere.ome.zarr")
     found = seams(moved)
@@ -158,6 +159,7 @@ def test_a_result_with_wrong_labels_and_right_checksums_fails(folder: Path) -> N
     assert CliRunner().invoke(app, ["verify", str(result), "--no-audit"]).exit_code == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", [None, [1], "text"])
 def test_a_provenance_without_a_plan_is_refused_by_all_commands(folder: Path, plan: object) -> None:
     result = folder / "auto" / "a.ome.zarr"

@@ -140,6 +140,7 @@ def test_what_other_programs_add_is_no_damage(made: dict[str, Path], tmp_path: P
     assert failed(copy) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_metadata_of_a_plate_are_checked_and_written_again_by_the_next_run(
     tmp_path: Path, bright: str, version: Literal["0.4", "0.5"]

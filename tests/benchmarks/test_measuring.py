@@ -96,6 +96,7 @@ def test_ratios_are_of_one_round_each_and_failures_are_told() -> None:
     assert draw(entry).row_count == 3
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_all_processes_of_a_command() -> None:
     child = "data = bytearray(150 << 20); import time; time.sleep(0.5); [None for _ in range(10**7)]"
     program = f"import subprocess, sys; data = bytearray(100 << 20); subprocess.run([sys.executable, '-c', {child!r}])"

@@ -28,6 +28,7 @@ def test_there_are_cases_enough_and_each_has_a_name_of_its_own() -> None:
     assert len(CASES) >= 130
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_user_is_told_what_where_and_what_to_do(name: str, model: str, tmp_path: Path) -> None:
     case = CASES[name]

@@ -83,6 +83,7 @@ def held(kind: type) -> int:
     return sum(type(one) is kind for one in gc.get_objects())
 
 
+@pytest.mark.slow
 def test_the_scheduler_forgets_what_is_done() -> None:
     """Its spans of time would keep a group of tasks for each submission, as long as it lives."""
     before = held(Span)
@@ -92,6 +93,7 @@ def test_the_scheduler_forgets_what_is_done() -> None:
         assert held(Span) == before
 
 
+@pytest.mark.slow
 def test_the_scheduler_forgets_clients_that_have_gone() -> None:
     """Each image in a watched folder has many."""
     with open_cluster(SPEC) as address:

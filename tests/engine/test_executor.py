@@ -96,6 +96,7 @@ def test_only_a_bounded_number_of_jobs_is_in_flight(dask_executor: Executor) -> 
     assert bound < ahead <= 2 * bound * MOST_TOGETHER
 
 
+@pytest.mark.slow
 def test_long_jobs_are_sent_one_by_one(dask_executor: Executor) -> None:
     assert isinstance(dask_executor, DaskExecutor)
     drawn, bound = iter(range(30)), 2 * dask_executor.ahead

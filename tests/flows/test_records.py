@@ -26,6 +26,7 @@ def numbers(path: Path) -> list[int]:
         return [number for (number,) in connection.execute("SELECT number FROM held ORDER BY number")]
 
 
+@pytest.mark.slow
 def test_what_a_database_does_not_need_any_more_is_given_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     # Most of it is room, but not much; much is, but not most of it; both.
     small, full, large = (tmp_path / name for name in ("small.db", "full.db", "large.db"))

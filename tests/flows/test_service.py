@@ -39,6 +39,7 @@ with asyncio.Runner(loop_factory=_Loop) as loop:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, children find out by themselves")
 def test_what_a_killed_watcher_has_just_started_ends_with_it() -> None:
     """Also a program that never calls anything of seamfree's: a run of a flow that still waits for Prefect's server."""

@@ -12,6 +12,7 @@ import flows.waking
 from flows.waking import _changes
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere, names are text")
 def test_a_name_that_is_not_utf8_does_not_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flows.waking, "_PAUSE", 0.0)
@@ -24,6 +25,7 @@ def test_a_name_that_is_not_utf8_does_not_end_it(tmp_path: Path, monkeypatch: py
             pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", ["removed", "moved"])
 def test_a_folder_that_was_away_is_told_of_again(tmp_path: Path, gone: str) -> None:
     """The system goes on telling of the one that was there before, wherever it is now."""

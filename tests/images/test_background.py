@@ -64,6 +64,7 @@ def ran(plan: RunPlan) -> tuple[dict[str, NDArray[Any]], Any, tuple[str, ...]]:
     return arrays, read_provenance(Path(plan.output)), report.notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_skipped_does_not_depend_on_tiles_and_nothing_else_changes(case: str, tmp_path: Path) -> None:
     network, shape, axes, tiles = CASES[case]

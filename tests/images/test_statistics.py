@@ -166,6 +166,7 @@ def test_sums_of_counts_do_not_depend_on_the_order(given_image: tuple[NDArray[An
     assert np.array_equal(forwards.to_array(), backwards.to_array())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_large_images_give_the_same_as_numpy(dtype: str) -> None:
     """Large is what has more pixels than are summed at once."""

@@ -119,6 +119,7 @@ PICTURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PICTURES)
 @pytest.mark.parametrize("edge", [1, 7, 16, 33, 200])
 def test_objects_that_span_many_cores_stay_whole(name: str, edge: int) -> None:

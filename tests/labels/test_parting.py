@@ -109,6 +109,7 @@ def cases(draw: st.DrawFn, ndim: Ndim) -> tuple[NDArray[np.bool_], NDArray[np.bo
     return mask, seeds, core, PartingRule(depth, size, spacing, draw(st.sampled_from([30, 400, 2**24])))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(cases(2))
 def test_planes_in_cores_are_parted_as_whole_planes(

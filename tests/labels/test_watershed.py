@@ -97,6 +97,7 @@ def test_spacing_stretches_the_distance() -> None:
     assert part_components(mask, mask, PartingRule(2.0, 0, (10, 1, 1))).max() == 1
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(
     st.integers(0, 2**32 - 1),

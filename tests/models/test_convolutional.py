@@ -50,6 +50,7 @@ def test_it_does_in_three_dimensions(
     check(*drawn, more)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(classifiers(2))
 @example((Classifier(stages=((1, 2, 1), (1, 2, 1)), extent=(1, 2), hidden=(), norm=False).eval(), (1, 5), (4, 4)))

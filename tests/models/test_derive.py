@@ -84,6 +84,7 @@ def test_the_receptive_field_is_what_changing_single_pixels_shows(name: str) -> 
 HIDDEN = ("classic U-Net, same", "strided convolutions", "pixels that are skipped")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=() if name in HIDDEN else pytest.mark.slow) for name in LOCAL if ZOO[name].dims == 2],
@@ -143,6 +144,7 @@ def test_tiles_with_the_derived_context_equal_one_larger_pass(name: str) -> None
         assert whole_and_tiles(make_positive(network), less, exhibit) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_tiled_is_refused_by_the_name_of_its_layer(name: str) -> None:
     exhibit = ZOO[name]

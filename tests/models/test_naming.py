@@ -52,6 +52,7 @@ def test_the_module_in_the_way_is_named(form: str, name: str) -> None:
     assert str(ZOO[name].refused) in context.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["torchscript", "torch-export"])
 def test_step_by_step_a_network_gives_the_same(form: str) -> None:
     image = torch.rand(1, 1, 64, 48)

@@ -131,6 +131,7 @@ def test_scores_that_are_not_finite_are_an_error_and_not_a_class(value: float, t
         predictor.predict(window)
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_is_set_for_the_whole_process() -> None:
     code = (
         "import torch; from pipeline.models.predictor import limit_threads; "

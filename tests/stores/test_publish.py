@@ -146,6 +146,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_shard_is_whole_whenever_its_writer_is_killed(tmp_path: Path) -> None:
     create_array(tmp_path, ARRAY)
     array, found = ResultArray(tmp_path, ARRAY), 0

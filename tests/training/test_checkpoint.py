@@ -75,6 +75,7 @@ def test_after_the_last_step_nothing_is_trained(fields: list[Field], tmp_path: P
     assert weights(again) == weights(train_network(config, fields))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "name"), [({"learning_rate": 1e-3}, "configuration"), ({"steps": 10}, "configuration"), ({}, "data")]
 )

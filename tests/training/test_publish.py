@@ -61,6 +61,7 @@ def test_the_card_holds_the_hash_of_the_weights_beside_it(model: tuple[Path, Mod
     assert card.weights.sha256 == hashlib.sha256((folder / "weights.safetensors").read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_the_model_loads_and_gives_the_scores_of_the_trained_network(
     model: tuple[Path, ModelCard], config: Path, data: Path
 ) -> None:

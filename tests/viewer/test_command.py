@@ -15,6 +15,7 @@ import pytest
 SEAMFREE = [sys.executable, "-c", "from pipeline.cli import main; main()"]
 
 
+@pytest.mark.slow
 def test_it_says_where_the_page_is_and_ends_when_it_is_told(nuclei: Path) -> None:
     with subprocess.Popen(
         [*SEAMFREE, "view", str(nuclei)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
