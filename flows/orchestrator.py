@@ -56,9 +56,7 @@ def segment_with_prefect(inputs: list[str], output: str, config: RunConfig, *, f
     check_batch(config, inputs)
     prepare_environment()
     server = _server_of_its_own()
-    from prefect.exceptions import MissingResult
-
-    from flows.outcomes import keeping
+    from flows.outcomes import outcome_of
     from flows.segment import segment_folder
 
     if server is not None:
@@ -66,18 +64,19 @@ def segment_with_prefect(inputs: list[str], output: str, config: RunConfig, *, f
 
         server.wait()
         use_server(server.url)
-    with keeping() as kept:
-        try:
-            # Outside of an event loop it is no coroutine.
-            state: State[Any] = segment_folder(  # type: ignore[assignment]
-                inputs=inputs, output=output, config=config, fresh=fresh, return_state=True
-            )
-            # A run in which an image failed has failed, and gives its reports all the same.
-            found: Any = state.result(raise_on_failure=False)
-        except MissingResult as error:
-            found = kept[0] if kept else error
-        except Exception as error:  # noqa: BLE001 (told below, in our words)
-            found = error
+
+    def run() -> Any:  # noqa: ANN401 (reports, or an error)
+        # Outside of an event loop it is no coroutine.
+        state: State[Any] = segment_folder(  # type: ignore[assignment]
+            inputs=inputs, output=output, config=config, fresh=fresh, return_state=True
+        )
+        # A run in which an image failed has failed, and gives its reports all the same.
+        return state.result(raise_on_failure=False)
+
+    try:
+        found = outcome_of(run)
+    except Exception as error:  # noqa: BLE001 (told below, in our words)
+        found = error
     if isinstance(found, Exception):
         told = named(found)
         raise told from (found.__cause__ if told is found else found)

@@ -6,29 +6,46 @@ with the state as it has it on record, without what was found: the run is over, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import TypeVar
 
-__all__ = ["keep", "keeping"]
+from prefect.exceptions import MissingResult
 
-_kept: ContextVar[list[Any] | None] = ContextVar("seamfree_outcomes", default=None)
+__all__ = ["keep", "outcome_of"]
 
+T = TypeVar("T")
 
-@contextmanager
-def keeping() -> Iterator[list[Any]]:
-    """Collect what a flow that is called inside keeps: one thing at most."""
-    found: list[Any] = []
-    token = _kept.set(found)
-    try:
-        yield found
-    finally:
-        _kept.reset(token)
+_kept: ContextVar[list[object] | None] = ContextVar("seamfree_outcomes", default=None)
 
 
-def keep(found: Any) -> None:  # noqa: ANN401 (whatever a flow gives)
-    """Keep what a flow has found for who called it, if anybody in this process did."""
+def keep(found: object) -> None:
+    """Keep what a flow has found for who called it, if that was by `outcome_of`."""
     kept = _kept.get()
     if kept is not None:
         kept[:] = [found]
+
+
+def outcome_of(run: Callable[[], T]) -> T:
+    """Run a flow in this process, and give what it has found: by its state, or else what it has kept.
+
+    Parameters
+    ----------
+    run : callable
+        Runs the flow, and gives the result of its state.
+
+    Raises
+    ------
+    MissingResult
+        If neither has it.
+    """
+    kept: list[T] = []
+    token = _kept.set(kept)  # type: ignore[arg-type]
+    try:
+        return run()
+    except MissingResult:
+        if not kept:
+            raise
+        return kept[0]
+    finally:
+        _kept.reset(token)

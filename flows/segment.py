@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from prefect import flow, get_run_logger, tags, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.concurrency.sync import concurrency
-from prefect.exceptions import MissingResult
 from prefect.runtime import flow_run, task_run
 from prefect.states import Completed, Crashed, Failed
 from prefect.utilities.timeout import timeout
@@ -25,14 +24,14 @@ from pydantic import Field
 
 from flows.environment import POSTPONED, REPLACED, SKIPPED, named
 from flows.notify import announce
-from flows.outcomes import keep, keeping
+from flows.outcomes import keep, outcome_of
 from flows.placing import Place, at, given_place, own_place
 from flows.telling import as_code, as_text, publish_outcome, recordable, showing_progress
 from pipeline.acquisitions.outcome import note_by_hand
 from pipeline.acquisitions.postponing import tells_of_disks, why_not_writable, why_postponed
 from pipeline.acquisitions.readiness import content_of
 from pipeline.batch import failed, finish_batch, open_batch, skipped
-from pipeline.calibration import settle_plan
+from pipeline.calibration import is_settled, settle_plan
 from pipeline.config import RunConfig
 from pipeline.destination import local_folder, stages_left
 from pipeline.engine.cluster import connect
@@ -211,7 +210,7 @@ def _segment(
         if reason is not None:
             logger.info("%s: %s", image.name, reason)
             return skipped(image, plan, reason)
-        if plan.precision_open or (config.planner != "off" and config.tile is None):
+        if not is_settled(plan, config):
             plan = settle(plan, image, output, config, where.intent, where.address)
         logger.info("%s: %d tiles of %s, plan %s", image.name, len(plan.tiles), plan.core, plan.digest[:16])
         facts: dict[str, Any] = {}
@@ -253,14 +252,8 @@ def _attempt(image: InputImage, output: str, config: RunConfig, *, fresh: bool, 
             raise ImageError(  # noqa: TRY301 (told like whatever else is wrong with an image)
                 f"{image.path}: a name that is not UTF-8 cannot be recorded; rename it, or use --direct"
             )
-        with keeping() as kept:
-            try:
-                # Prefect's overloads take "Any" for a flow that never returns.
-                report: ImageReport = segment_image(image, output, config, fresh, renew)  # type: ignore[assignment]
-            except MissingResult:
-                if not kept:
-                    raise
-                report = kept[0]
+        # Prefect's overloads take "Any" for a flow that never returns.
+        report: ImageReport = outcome_of(lambda: segment_image(image, output, config, fresh, renew))  # type: ignore[assignment]
     except Exception as error:  # noqa: BLE001 (whatever it is)
         report = failed(image, named(error), perf_counter() - began)
         get_run_logger().error("%s", recordable(f"{image.path}: {report.reason}"))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pipeline.engine.executor import Executor
     from pipeline.planning import RunPlan
 
-__all__ = ["known_rates", "measure_windows", "settle_plan"]
+__all__ = ["is_settled", "known_rates", "measure_windows", "settle_plan"]
 
 Record = dict[str, Any]
 
@@ -54,14 +54,19 @@ def _key(plan: RunPlan) -> RatesKey:
     )
 
 
-def _is_open(plan: RunPlan, config: RunConfig) -> bool:
-    """Say whether the tile may be chosen by time."""
-    return config.planner != "off" and config.tile is None and plan.instances != "overlap"
+def _has_choice(plan: RunPlan, config: RunConfig) -> bool:
+    """Say whether the tile is ours to choose."""
+    return config.tile is None and plan.instances != "overlap"
+
+
+def is_settled(plan: RunPlan, config: RunConfig) -> bool:
+    """Say whether there is nothing for `settle_plan` to decide."""
+    return not plan.precision_open and not _has_choice(plan, config)
 
 
 def known_rates(plan: RunPlan, config: RunConfig) -> Rates | None:
     """Give what was measured before of a plan's network on this device; nothing is known of other machines."""
-    if not _is_open(plan, config) or is_elsewhere(config):
+    if config.planner == "off" or not _has_choice(plan, config) or is_elsewhere(config):
         return None
     return load_rates(_key(plan))
 
@@ -87,10 +92,11 @@ def settle_plan(
     RunPlan
         With all decisions in it; those of an unfinished run of the same plan, if there is one.
     """
-    if config.tile is None and plan.instances != "overlap" and (kept := _kept(plan, remake)) is not None:
+    choice = _has_choice(plan, config)
+    if choice and (kept := _kept(plan, remake)) is not None:
         return kept
     settled = settle_precision(plan, executor)
-    if not _is_open(plan, config):
+    if config.planner == "off" or not choice:
         return settled
     known = known_rates(settled, config)
     rates = _measured(settled, known, executor, always=config.planner == "measure")
@@ -172,14 +178,14 @@ def measure_windows(plan: RunPlan, index: int, *, windows: Sequence[tuple[int, .
     predictor = Bench(plan).predictor
     clock = thread_time if plan.device == "cpu" else perf_counter
     random = np.random.default_rng(index)
-    seconds = [0.0] * len(windows)
-    for turn, at in enumerate(sorted(range(len(windows)), key=lambda at: -prod(windows[at]))):
-        noise = random.normal(0.3, 0.3, (len(plan.channels), *windows[at]))
+    seconds: dict[tuple[int, ...], float] = {}
+    for window in sorted(windows, key=prod, reverse=True):
+        noise = random.normal(0.3, 0.3, (len(plan.channels), *window))
         image = noise if plan.precision == "float64" else noise.astype(np.float32)
         passes = []
-        for _ in range(PASSES if turn else PASSES + 1):
+        for _ in range(PASSES if seconds else PASSES + 1):
             began = clock()
             predictor.predict(image)
             passes.append(clock() - began)
-        seconds[at] = min(passes)
-    return {"seconds": seconds}
+        seconds[window] = min(passes)
+    return {"seconds": [seconds[window] for window in windows]}

@@ -13,6 +13,7 @@ import numpy as np
 
 from pipeline.audit_windows import samples_note
 from pipeline.bench import bench_for
+from pipeline.geometry import ways_to_cut
 from pipeline.ground import find_varying, predict_varying
 from pipeline.images.background import fill_background, find_background
 from pipeline.images.intensity import wanted_percentiles
@@ -20,7 +21,7 @@ from pipeline.images.mirrored import read_window
 from pipeline.images.statistics import Search
 from pipeline.notes import save_arrays
 from pipeline.object_jobs import note_objects
-from pipeline.piecewise import predict_in_pieces
+from pipeline.piecewise import predict_pieces
 from pipeline.stores.pyramid import build_region
 
 if TYPE_CHECKING:
@@ -271,12 +272,16 @@ def _predict(
         return _Predicted(np.zeros(parts[0].shape, dtype=np.uint8), [*first, *nothing], False, skipped, unseen=True)
     crops = [crop_of(plan, tile, box) for box in boxes]
     varying = find_varying(window, plan) if not cuts else None
+    predictor, samples = bench.predictor, crops[1:]
     if cuts:
-        predicted = predict_in_pieces(bench.predictor, plan, window, cuts, scores=whole, samples=crops[1:])
+        # Memory is short.
+        predictor.release()
+        pieces = ways_to_cut(plan.core, plan.footprint)[cuts - 1]
+        predicted = predict_pieces(predictor, plan, window, pieces, scores=whole, samples=samples)
     elif varying is not None:
-        predicted = predict_varying(bench.predictor, plan, window, varying, scores=whole, samples=crops[1:])
+        predicted = predict_varying(predictor, plan, window, varying, scores=whole, samples=samples)
     else:
-        predicted = bench.predictor.predict(window, scores=whole, samples=crops[1:], reuse=True)
+        predicted = predictor.predict(window, scores=whole, samples=samples, reuse=True)
     classes = predicted.classes[crops[0]]
     given = [*first, *predicted.samples] if predicted.scores is None else [
         predicted.scores[(slice(None), *crops[0])], *predicted.samples

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.geometry import Box, ways_to_cut, window_in
+from pipeline.geometry import Box, window_in
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pipeline.models.predictor import Prediction, Predictor
     from pipeline.planning import RunPlan
 
-__all__ = ["predict_in_pieces", "predict_pieces"]
+__all__ = ["predict_pieces"]
 
 
 def predict_pieces(
@@ -87,37 +87,3 @@ def predict_pieces(
         for (number, box), sample in zip(shared, found.samples, strict=True):
             parts[number][(slice(None), *box.relative_to(boxes[number].start).slices[free:])] = sample
     return Prediction(classes, whole, parts)
-
-
-def predict_in_pieces(
-    predictor: Predictor,
-    plan: RunPlan,
-    window: NDArray[np.floating],
-    cuts: int,
-    *,
-    scores: bool,
-    samples: Sequence[tuple[slice, ...]],
-) -> Prediction:
-    """Do what `Predictor.predict` does where memory is too short for it: in pieces of the core, see `predict_pieces`.
-
-    Parameters
-    ----------
-    predictor : Predictor
-        The network.
-    plan : RunPlan
-        Whose core is cut.
-    window : ndarray of float32 or float64
-        Channels, then YX or ZYX: the window of a tile.
-    cuts : int
-        How often the core is halved; of `pipeline.geometry.ways_to_cut`.
-    scores, samples
-        As for `Predictor.predict`; samples lie in the core.
-
-    Returns
-    -------
-    Prediction
-        In the frame of the whole window's output; what is not of the core is 0.
-    """
-    predictor.release()
-    pieces = ways_to_cut(plan.core, plan.footprint)[cuts - 1]
-    return predict_pieces(predictor, plan, window, pieces, scores=scores, samples=samples)

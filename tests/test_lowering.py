@@ -27,7 +27,7 @@ from pipeline.images.discover import InputImage
 from pipeline.jobs import read_scaled
 from pipeline.labels.parting import Piece, part_crossing
 from pipeline.models.architecture import UNetConfig
-from pipeline.piecewise import predict_in_pieces
+from pipeline.piecewise import predict_pieces
 from pipeline.planning import Intent, RunPlan
 from pipeline.run import prepare, run_image
 from pipeline.site import _PRELOAD
@@ -87,10 +87,10 @@ def test_a_network_says_the_same_of_a_window_and_of_its_pieces(
     middle = tuple(slice(part.start + (part.stop - part.start) // 2 - 3, part.stop - 2) for part in crop)
     whole = bench.predictor.predict(window, scores=True, samples=[middle])
     assert whole.scores is not None
-    ways = len(ways_to_cut(plan.core, plan.footprint))
-    assert ways >= 2
-    for cuts in range(1, ways + 1):
-        found = predict_in_pieces(bench.predictor, plan, window, cuts, scores=True, samples=[middle])
+    ways = ways_to_cut(plan.core, plan.footprint)
+    assert len(ways) >= 2
+    for pieces in ways:
+        found = predict_pieces(bench.predictor, plan, window, pieces, scores=True, samples=[middle])
         assert found.scores is not None
         assert found.classes.shape == whole.classes.shape
         np.testing.assert_array_equal(found.classes[crop], whole.classes[crop])

@@ -9,21 +9,29 @@ import pytest
 from prefect.exceptions import MissingResult
 
 from flows import segment
-from flows.outcomes import keep, keeping
+from flows.outcomes import keep, outcome_of
 from pipeline.config import RunConfig
 from pipeline.images.discover import InputImage
 from pipeline.run import ImageReport
 
 
+def lost(*found: object) -> object:
+    for each in found:
+        keep(each)
+    raise MissingResult("State data is missing.")
+
+
 def test_what_is_kept_goes_to_who_called() -> None:
     keep("nobody asked")
-    with keeping() as outer:
-        with keeping() as inner:
-            keep(1)
-            keep(2)
-        assert (outer, inner) == ([], [2])
-        keep(3)
-    assert outer == [3]
+
+    def outer() -> object:
+        assert outcome_of(lambda: lost(1, 2)) == 2
+        return lost()
+
+    with pytest.raises(MissingResult):
+        outcome_of(outer)
+    assert outcome_of(lambda: lost(3)) == 3
+    assert outcome_of(lambda: 4) == 4
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -33,12 +41,7 @@ def test_an_image_is_done_where_prefect_has_lost_what_its_run_gave(
     image = InputImage(str(tmp_path / "a.tif"), "a")
     report = ImageReport("a", image.path, "done", objects=3)
 
-    def lost(*_: object) -> ImageReport:
-        if known:
-            keep(report)
-        raise MissingResult("State data is missing.")
-
-    monkeypatch.setattr(segment, "segment_image", lost)
+    monkeypatch.setattr(segment, "segment_image", lambda *_: lost(*([report] if known else [])))
     # There is no run to log for.
     monkeypatch.setattr(segment, "get_run_logger", logging.getLogger)
     if known:
